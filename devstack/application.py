@@ -1,0 +1,102 @@
+"""Our own processes: what `make run` runs once the services answer, and what tells them about each other."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from devstack import ports
+from devstack.datadir import DataDir
+
+# Set by `make` for its own children; they would confuse a `make` that one of our processes starts.
+_NOT_PASSED_ON = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A command that has to succeed before the processes start."""
+
+    name: str
+    argv: Sequence[str]
+    done: str
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process that runs for good. `ready_url` answers 200 once it serves; None: it is ready at once."""
+
+    name: str
+    argv: Sequence[str]
+    ready_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """Everything of ours, in the order in which it starts."""
+
+    steps: Sequence[Step]
+    processes: Sequence[Process]
+
+
+def portal_application(port: int, data_dir: DataDir) -> Application:
+    """The portal: web on `port`, gateway on the next one, worker and beat."""
+    manage = (sys.executable, "manage.py")
+    run_module = (sys.executable, "-m")
+    celery = (*run_module, "celery", "-A", "portal.celery")
+    uvicorn = (*run_module, "uvicorn", "portal.asgi:application", "--lifespan", "off", "--no-access-log")
+    worker_options = ("-Q", "default,ledger", "--loglevel", "WARNING", "--without-gossip", "--without-mingle")
+    gateway_port = port + 1
+    return Application(
+        steps=(
+            Step("migrate", (*manage, "migrate", "--no-input"), "Migrations applied", 600.0),
+            Step("check", (*manage, "check", "--database", "default"), "Checks passed", 120.0),
+            Step("seed", (*manage, "seed"), "Demo data in place", 300.0),
+        ),
+        processes=(
+            Process(
+                "gateway",
+                (*run_module, "portal.gateway", "--host", ports.HOST, "--port", str(gateway_port)),
+                ready_url=f"http://{ports.HOST}:{gateway_port}/readyz",
+            ),
+            Process(
+                "web",
+                (*uvicorn, "--host", ports.HOST, "--port", str(port)),
+                ready_url=f"http://{ports.HOST}:{port}/readyz",
+            ),
+            Process(
+                "worker",
+                # Threads, not a pool of processes: nothing can outlive the worker.
+                (*celery, "worker", "--pool", "threads", "--concurrency", "4", *worker_options),
+            ),
+            Process("beat", (*celery, "beat", "-s", str(data_dir.run / "beat-schedule"), "--pidfile=")),
+        ),
+    )
+
+
+def instance_environment(port: int, data_dir: DataDir, services: Mapping[str, str]) -> dict[str, str]:
+    """The variables that make up this instance; those that the caller's environment names win."""
+    own = {
+        "SLUICE_ENV": "development",
+        "SECRETS_DIR": str(data_dir.secrets),
+        **services,
+    }
+    chosen = {key: os.environ.get(key) or value for key, value in own.items()}
+    for key in ("DATABASE_URL", "VALKEY_URL", "CATALOG_FILE"):
+        if os.environ.get(key):
+            chosen[key] = os.environ[key]
+    return {
+        **chosen,
+        "PORTAL_URL": f"http://{ports.HOST}:{port}",
+        "API_BASE": f"http://{ports.HOST}:{port + 1}/v1",
+        "GATEWAY_PORT": str(port + 1),
+        "DEMO_ENV_FILE": str(data_dir.demo_env),
+    }
+
+
+def child_environment(instance: Mapping[str, str]) -> dict[str, str]:
+    """The complete environment of one of our processes."""
+    inherited = {key: value for key, value in os.environ.items() if key not in _NOT_PASSED_ON}
+    return {**inherited, **instance, "PYTHONUNBUFFERED": "1"}

@@ -1,0 +1,100 @@
+"""Command line of an engine simulator, and its parsed form."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+Flavour = Literal["llamacpp", "vllm", "sglang", "generic"]
+
+FLAVOURS: tuple[Flavour, ...] = get_args(Flavour)
+DEFAULT_MODEL = "sim-model"
+DEFAULT_TOKENS_PER_S = 50.0
+DEFAULT_CONTEXT_TOKENS = 8192
+MAX_TOKENS_PER_S = 1_000_000.0
+MAX_CONTEXT_TOKENS = 10_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """How one simulator behaves for its whole life.
+
+    `tokens_per_s` is the decoding speed of each choice; 0 means as fast as the machine can.
+    `listen_fd` is an inherited, already bound socket that replaces host and port.
+    `parent_pid` names the process whose death ends this one.
+    """
+
+    flavour: Flavour
+    host: str = "127.0.0.1"
+    port: int = 0
+    api_key: str | None = None
+    tokens_per_s: float = DEFAULT_TOKENS_PER_S
+    context_tokens: int = DEFAULT_CONTEXT_TOKENS
+    model: str = DEFAULT_MODEL
+    seed: int | None = None
+    record_path: Path | None = None
+    listen_fd: int | None = None
+    parent_pid: int | None = None
+
+
+def parse_options(argv: list[str]) -> EngineOptions:
+    """Parses the command line; leaves the process with status 2 and a message when it is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m devstack.engines", description=__doc__)
+    parser.add_argument("--flavour", required=True, choices=FLAVOURS)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=_BoundedInt(1, 65535))
+    parser.add_argument("--api-key")
+    parser.add_argument("--tokens-per-s", type=_rate, default=DEFAULT_TOKENS_PER_S, help="0 = no pacing")
+    parser.add_argument(
+        "--context",
+        type=_BoundedInt(16, MAX_CONTEXT_TOKENS),
+        default=DEFAULT_CONTEXT_TOKENS,
+        help="in tokens",
+    )
+    parser.add_argument("--model", default=DEFAULT_MODEL)
+    parser.add_argument("--seed", type=int, help="makes the ids that the engine draws repeatable")
+    parser.add_argument(
+        "--record", type=Path, help="append each finished request to this file as a JSON line"
+    )
+    parser.add_argument("--fd", type=_BoundedInt(0, 1_000_000), help="listen on this inherited socket")
+    parser.add_argument("--parent-pid", type=_BoundedInt(1, 2**31), help="die when this parent process dies")
+    given = parser.parse_args(argv)
+    if (given.port is None) == (given.fd is None):
+        parser.error("exactly one of --port and --fd is needed")
+    return EngineOptions(
+        flavour=given.flavour,
+        host=given.host,
+        port=given.port or 0,
+        api_key=given.api_key,
+        tokens_per_s=given.tokens_per_s,
+        context_tokens=given.context,
+        model=given.model,
+        seed=given.seed,
+        record_path=given.record,
+        listen_fd=given.fd,
+        parent_pid=given.parent_pid,
+    )
+
+
+def _rate(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= MAX_TOKENS_PER_S:
+        raise argparse.ArgumentTypeError(f"must be between 0 and {MAX_TOKENS_PER_S:.0f}")
+    return value
+
+
+class _BoundedInt:
+    def __init__(self, lowest: int, highest: int) -> None:
+        self.lowest, self.highest = lowest, highest
+
+    def __call__(self, text: str) -> int:
+        value = int(text)
+        if not self.lowest <= value <= self.highest:
+            raise argparse.ArgumentTypeError(f"must be between {self.lowest} and {self.highest}")
+        return value
+
+    def __repr__(self) -> str:
+        # argparse names the type in its message when the text is no number.
+        return "integer"
