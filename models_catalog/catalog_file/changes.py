@@ -1,0 +1,148 @@
+"""One change of the catalog: the line that tells of it, and the write that makes it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, Protocol
+
+from django.db import models
+from django.db.backends.postgresql.psycopg_any import NumericRange
+from django.db.models.functions import Now
+
+from models_catalog.catalog_file.problems import Place
+from models_catalog.catalog_file.timeline import EndStep, PriceContent
+from models_catalog.models import CatalogModel, PriceLine, PriceVersion, PriceWindow, PriceWindowSpan
+from portal.kit.ids import uuid7
+
+_PLAIN = re.compile(r"[A-Za-z0-9._:/@+-]+")
+_MAX_SHOWN = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One line of what changed: `~ backend gpu-1 max_concurrency 4 → 8`."""
+
+    sign: Literal["+", "~", "-"]
+    what: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return " ".join(part for part in (self.sign, self.what, self.detail) if part)
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogChanges:
+    """What applying a file changed, in order; with `dry_run`, what it would have changed."""
+
+    changes: tuple[Change, ...]
+    dry_run: bool
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        return tuple(str(change) for change in self.changes)
+
+
+class Write(Protocol):
+    """A change that is still to be made. `place` is where the file asks for it."""
+
+    @property
+    def change(self) -> Change: ...
+
+    @property
+    def place(self) -> Place: ...
+
+    def write(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class CreateRow:
+    change: Change
+    place: Place
+    row: models.Model
+
+    def write(self) -> None:
+        self.row.save(force_insert=True)
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateRow:
+    """Writes the fields named, of a row whose new values are set already."""
+
+    change: Change
+    place: Place
+    row: models.Model
+    fields: Sequence[str]
+
+    def write(self) -> None:
+        self.row.save(update_fields=self.fields, force_update=True)
+
+
+@dataclass(frozen=True, slots=True)
+class EndPrice:
+    change: Change
+    place: Place
+    step: EndStep
+
+    def write(self) -> None:
+        PriceVersion.objects.filter(id=self.step.version.id).update(active_to=self.step.at)
+
+
+@dataclass(frozen=True, slots=True)
+class PublishPrice:
+    """A version is written with its parts as a draft and then published, which freezes it."""
+
+    change: Change
+    place: Place
+    model: CatalogModel
+    currency: str
+    active_from: datetime
+    active_to: datetime | None
+    content: PriceContent
+
+    def write(self) -> None:
+        version = PriceVersion.objects.create(
+            model_id=self.model.id,
+            currency=self.currency,
+            time_zone=self.content.time_zone,
+            active_from=self.active_from,
+            active_to=self.active_to,
+        )
+        window_ids = {name: uuid7() for name, _ in sorted(self.content.windows)}
+        PriceWindow.objects.bulk_create(
+            PriceWindow(id=window_id, version=version, name=name) for name, window_id in window_ids.items()
+        )
+        PriceWindowSpan.objects.bulk_create(
+            PriceWindowSpan(version=version, window_id=window_ids[name], minutes=NumericRange(start, end))
+            for name, spans in sorted(self.content.windows)
+            for start, end in spans
+        )
+        PriceLine.objects.bulk_create(
+            PriceLine(
+                version=version,
+                token_class=line.token_class,
+                service_tier=line.service_tier,
+                window_id=None if line.window is None else window_ids[line.window],
+                input_from_tokens=line.input_from_tokens,
+                input_to_tokens=line.input_to_tokens,
+                price_nanos_per_million=line.price_nanos_per_million,
+            )
+            for line in self.content.lines
+        )
+        PriceVersion.objects.filter(id=version.id).update(published_at=Now())
+
+
+def shown(value: object) -> str:
+    """A value as a line of output shows it: plain when it is a plain word, else in quotes."""
+    if value is None:
+        return "none"
+    if isinstance(value, list):
+        return f"[{', '.join(shown(item) for item in value)}]"
+    if isinstance(value, str) and _PLAIN.fullmatch(value) is None:
+        text = json.dumps(value, ensure_ascii=False)
+    else:
+        text = str(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"

@@ -1,0 +1,99 @@
+"""What the catalog holds now: the other side of the comparison with a file."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from uuid import UUID
+
+from models_catalog.catalog_file.timeline import PriceContent, PriceLineContent, Published
+from models_catalog.catalog_file.wanted import WantedCatalog
+from models_catalog.catalog_file.weeks import Span, merged
+from models_catalog.models import (
+    CatalogModel,
+    Deployment,
+    PriceLine,
+    PriceVersion,
+    PriceWindow,
+    PriceWindowSpan,
+    ServingBackend,
+    ServingPool,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogState:
+    """Rows by the names that files use; published list versions by model and currency."""
+
+    pools: dict[str, ServingPool]
+    backends: dict[str, ServingBackend]
+    models: dict[str, CatalogModel]
+    deployments: dict[tuple[UUID, UUID], Deployment]
+    versions: dict[tuple[UUID, str], list[Published]]
+
+
+def read_state(wanted: WantedCatalog) -> CatalogState:
+    """The rows that the file may change or refer to, of the current scope."""
+    pool_codes = wanted.pool_codes | {each.name for each in wanted.references if each.kind == "pool"}
+    backend_codes = wanted.backend_codes | {each.name for each in wanted.references if each.kind == "backend"}
+    slugs = [model.slug for model in wanted.models]
+    models = {model.slug: model for model in CatalogModel.objects.filter(slug__in=slugs)}
+    priced = [models[model.slug].id for model in wanted.models if model.prices and model.slug in models]
+    return CatalogState(
+        pools={pool.code: pool for pool in ServingPool.objects.filter(code__in=pool_codes)},
+        backends={
+            backend.code: backend
+            for backend in ServingBackend.objects.filter(code__in=backend_codes).select_related("pool")
+        },
+        models=models,
+        deployments={
+            (deployment.model_id, deployment.backend_id): deployment
+            for deployment in Deployment.objects.filter(model__in=models.values())
+        },
+        versions=_published_versions(priced),
+    )
+
+
+def _published_versions(model_ids: Iterable[UUID]) -> dict[tuple[UUID, str], list[Published]]:
+    """The published list versions of these models, past ones too; private prices of tenants are not read."""
+    versions = list(
+        PriceVersion.objects.filter(model__in=model_ids, tenant=None, published_at__isnull=False).order_by(
+            "active_from"
+        )
+    )
+    contents = _contents(versions)
+    found: dict[tuple[UUID, str], list[Published]] = defaultdict(list)
+    for version in versions:
+        found[version.model_id, version.currency].append(
+            Published(version.id, version.active_from, version.active_to, contents[version.id])
+        )
+    return found
+
+
+def _contents(versions: list[PriceVersion]) -> dict[UUID, PriceContent]:
+    ids = [version.id for version in versions]
+    names = dict(PriceWindow.objects.filter(version__in=ids).values_list("id", "name"))
+    windows: dict[UUID, dict[str, list[Span]]] = defaultdict(lambda: defaultdict(list))
+    for span in PriceWindowSpan.objects.filter(version__in=ids):
+        windows[span.version_id][names[span.window_id]].append((span.minutes.lower, span.minutes.upper))
+    lines: dict[UUID, set[PriceLineContent]] = defaultdict(set)
+    for line in PriceLine.objects.filter(version__in=ids):
+        lines[line.version_id].add(
+            PriceLineContent(
+                token_class=line.token_class,
+                service_tier=line.service_tier,
+                window=None if line.window_id is None else names[line.window_id],
+                input_from_tokens=line.input_from_tokens,
+                input_to_tokens=line.input_to_tokens,
+                price_nanos_per_million=line.price_nanos_per_million,
+            )
+        )
+    return {
+        version.id: PriceContent(
+            time_zone=version.time_zone,
+            windows=frozenset((name, merged(spans)) for name, spans in windows[version.id].items()),
+            lines=frozenset(lines[version.id]),
+        )
+        for version in versions
+    }

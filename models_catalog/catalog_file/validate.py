@@ -1,0 +1,256 @@
+"""From the tree of a catalog file to what it asks for. The database is not asked here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from models_catalog.catalog_file.fields import Fields
+from models_catalog.catalog_file.parse import Node
+from models_catalog.catalog_file.problems import Place
+from models_catalog.catalog_file.validate_prices import read_prices
+from models_catalog.catalog_file.wanted import (
+    Reading,
+    Reference,
+    WantedBackend,
+    WantedCatalog,
+    WantedDeployment,
+    WantedModel,
+    WantedPool,
+)
+from models_catalog.models import Engine, FleetState, ModelState
+
+MAX_ENTRIES = 1000
+MAX_DEPLOYMENTS = 200
+MAX_CONCURRENCY = 1_000_000
+MAX_CONTEXT_TOKENS = 20_000_000
+MAX_CREDENTIAL_LENGTH = 2000
+
+CODE = r"[A-Za-z0-9_-]+"
+CODE_FORM = "of letters, digits, hyphens and underscores"
+SLUG = r"[a-z0-9][a-z0-9._-]*/[a-z0-9][a-z0-9._:-]*"
+SLUG_FORM = "vendor/name in lower-case letters, digits, dots, hyphens and underscores"
+
+_FLEET_STATES = tuple(state.value.lower() for state in FleetState)
+_MODEL_STATES = tuple(state.value.lower() for state in ModelState)
+# Visible ASCII: a credential travels in a header.
+_CREDENTIAL = re.compile(r"[!-~]*")
+_URL = re.compile(r"(?:http|https)://[A-Za-z0-9._~:/\[\]%!$&'()*+,;=-]+")
+
+
+def read_catalog(root: Node, reading: Reading) -> WantedCatalog:
+    """What the file asks for. What is wrong is added to the problems of `reading`."""
+    fields = Fields.of(root, Place(root.line, ""), reading.problems, ("pools", "backends", "models"))
+    pools: list[WantedPool] = []
+    backends: list[WantedBackend] = []
+    models: list[WantedModel] = []
+    pool_codes: set[str] = set()
+    backend_codes: set[str] = set()
+    slugs: set[str] = set()
+    if fields is not None:
+        for node, place in fields.entries("pools", limit=MAX_ENTRIES):
+            pool = _read_pool(node, place, reading, pool_codes)
+            pools += [pool] if pool else []
+        for node, place in fields.entries("backends", limit=MAX_ENTRIES):
+            backend = _read_backend(node, place, reading, backend_codes)
+            backends += [backend] if backend else []
+        for node, place in fields.entries("models", limit=MAX_ENTRIES):
+            model = _read_model(node, place, reading, slugs)
+            models += [model] if model else []
+    return WantedCatalog(
+        pools=tuple(pools),
+        backends=tuple(backends),
+        models=tuple(models),
+        pool_codes=frozenset(pool_codes),
+        backend_codes=frozenset(backend_codes),
+        references=tuple(reading.references),
+    )
+
+
+def _read_pool(node: Node, place: Place, reading: Reading, codes: set[str]) -> WantedPool | None:
+    fields = Fields.of(node, place, reading.problems, ("code", "name", "accelerator_kind", "region"))
+    if fields is None:
+        return None
+    code = _name(fields, "code", CODE, CODE_FORM, high=64, taken=codes)
+    values = {
+        "name": fields.text("name", high=120, required=True),
+        "accelerator_kind": fields.text("accelerator_kind", high=64, required=True),
+        "region": fields.text("region", high=64, required=True),
+    }
+    if code is None or None in values.values():
+        return None
+    return WantedPool(place, code, values)
+
+
+def _read_backend(node: Node, place: Place, reading: Reading, codes: set[str]) -> WantedBackend | None:
+    known = (
+        *("code", "pool", "engine", "engine_version", "base_url"),
+        *("credential", "credential_env", "max_concurrency", "state"),
+    )
+    fields = Fields.of(node, place, reading.problems, known)
+    if fields is None:
+        return None
+    code = _name(fields, "code", CODE, CODE_FORM, high=64, taken=codes)
+    pool = fields.text("pool", high=64, pattern=CODE, form=CODE_FORM, required=True)
+    if pool is not None:
+        reading.references.append(Reference("pool", pool, fields.at("pool")))
+    values: dict[str, object] = {
+        "engine": fields.choice("engine", tuple(Engine.values), required=True),
+        "base_url": _base_url(fields, reading.environ),
+        "max_concurrency": fields.whole("max_concurrency", low=1, high=MAX_CONCURRENCY, required=True),
+    }
+    if fields.has("engine_version"):
+        values["engine_version"] = fields.text("engine_version", low=0, high=64)
+    _read_state(fields, values, _FLEET_STATES)
+    credential = _credential(fields, reading.environ)
+    if code is None or pool is None or None in values.values():
+        return None
+    return WantedBackend(place, code, pool, values, credential)
+
+
+def _read_model(node: Node, place: Place, reading: Reading, slugs: set[str]) -> WantedModel | None:
+    known = (
+        *("slug", "display_name", "description", "context_tokens", "max_output_tokens"),
+        *("default_output_cap_tokens", "template_overhead_tokens", "image_allowance_tokens"),
+        *("capabilities", "extra_fields", "state", "deployments", "prices"),
+    )
+    fields = Fields.of(node, place, reading.problems, known)
+    if fields is None:
+        return None
+    slug = _name(fields, "slug", SLUG, SLUG_FORM, high=120, taken=slugs)
+    values: dict[str, object] = {"display_name": fields.text("display_name", high=120, required=True)}
+    _read_sizes(fields, values)
+    _read_state(fields, values, _MODEL_STATES)
+    if fields.has("description"):
+        values["description"] = fields.lines_of_text("description", high=4000)
+    if fields.has("capabilities"):
+        form = "lower-case letters, digits and underscores"
+        values["capabilities"] = fields.texts(
+            "capabilities", limit=32, high=32, pattern="[a-z0-9_]+", form=form
+        )
+    if fields.has("extra_fields"):
+        form = "the name of a request field"
+        values["extra_fields"] = fields.texts(
+            "extra_fields", limit=64, high=64, pattern="[A-Za-z_][A-Za-z0-9_]*", form=form
+        )
+    backends: set[str] = set()
+    deployments = [
+        _read_deployment(entry, at, reading, backends)
+        for entry, at in fields.entries("deployments", limit=MAX_DEPLOYMENTS)
+    ]
+    prices = read_prices(fields, reading)
+    values_are_right = all(
+        value is not None for name, value in values.items() if name != "image_allowance_tokens"
+    )
+    if slug is None or not values_are_right:
+        return None
+    return WantedModel(place, slug, values, tuple(each for each in deployments if each), prices)
+
+
+def _read_sizes(fields: Fields, values: dict[str, object]) -> None:
+    """Context, output and allowances, in tokens."""
+    context = fields.whole("context_tokens", low=2, high=MAX_CONTEXT_TOKENS, required=True)
+    output = fields.whole("max_output_tokens", low=1, high=MAX_CONTEXT_TOKENS, required=True)
+    cap = fields.whole("default_output_cap_tokens", low=1, high=MAX_CONTEXT_TOKENS, required=True)
+    values |= {"context_tokens": context, "max_output_tokens": output, "default_output_cap_tokens": cap}
+    if context is not None and output is not None and output >= context:
+        fields.wrong("max_output_tokens", "must be below context_tokens")
+    if output is not None and cap is not None and cap > output:
+        fields.wrong("default_output_cap_tokens", "must not be above max_output_tokens")
+    if fields.has("template_overhead_tokens"):
+        values["template_overhead_tokens"] = fields.whole(
+            "template_overhead_tokens", low=0, high=MAX_CONTEXT_TOKENS
+        )
+    if fields.is_nothing("image_allowance_tokens"):
+        values["image_allowance_tokens"] = None
+    elif fields.has("image_allowance_tokens"):
+        values["image_allowance_tokens"] = fields.whole(
+            "image_allowance_tokens", low=1, high=MAX_CONTEXT_TOKENS
+        )
+
+
+def _read_deployment(
+    node: Node, place: Place, reading: Reading, backends: set[str]
+) -> WantedDeployment | None:
+    fields = Fields.of(node, place, reading.problems, ("backend", "upstream_model", "state"))
+    if fields is None:
+        return None
+    backend = _name(fields, "backend", CODE, CODE_FORM, high=64, taken=backends)
+    if backend is not None:
+        reading.references.append(Reference("backend", backend, fields.at("backend")))
+    values: dict[str, object] = {"upstream_model": fields.text("upstream_model", high=200, required=True)}
+    _read_state(fields, values, _FLEET_STATES)
+    if backend is None or None in values.values():
+        return None
+    return WantedDeployment(place, backend, values)
+
+
+def _name(fields: Fields, field: str, pattern: str, form: str, *, high: int, taken: set[str]) -> str | None:
+    """The name that an entry goes by; unique among its siblings."""
+    name = fields.text(field, high=high, pattern=pattern, form=form, required=True)
+    if name is None:
+        return None
+    if name in taken:
+        fields.wrong(field, "is in this list already")
+    taken.add(name)
+    return name
+
+
+def _read_state(fields: Fields, values: dict[str, object], states: tuple[str, ...]) -> None:
+    if fields.has("state"):
+        state = fields.choice("state", states)
+        values["state"] = state.upper() if state else None
+
+
+def _base_url(fields: Fields, environ: Mapping[str, str]) -> str | None:
+    """Where the engine answers, without a trailing slash. Messages do not repeat the address."""
+    text = fields.substituted("base_url", environ, required=True)
+    if text is None:
+        return None
+    text = text.rstrip("/")
+    what = _fault_of_url(text)
+    if what is not None:
+        fields.wrong("base_url", what)
+        return None
+    return text
+
+
+def _fault_of_url(text: str) -> str | None:
+    if len(text) > 500:
+        return "must have at most 500 characters"
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return "must be a valid address"
+    if parts.scheme not in {"http", "https"} or not host or port == 0:
+        return "must be an http:// or https:// address"
+    if "@" in parts.netloc:
+        return "must not hold credentials: use credential or credential_env"
+    if "?" in text or "#" in text:
+        return "must have no query and no fragment"
+    if _URL.fullmatch(text) is None:
+        return "must be a valid address"
+    if parts.path.lower().endswith("/v1"):
+        return "must be written without /v1"
+    return None
+
+
+def _credential(fields: Fields, environ: Mapping[str, str]) -> str | None:
+    """What the backend wants as its bearer token; None when absent. Messages do not repeat it."""
+    if fields.has("credential") and fields.has("credential_env"):
+        fields.wrong("credential_env", "must not stand beside credential")
+        return None
+    if fields.has("credential_env"):
+        name = "credential_env"
+        value = fields.variable(name, environ)
+    else:
+        name = "credential"
+        value = fields.substituted(name, environ)
+    if value is None:
+        return None
+    if len(value) > MAX_CREDENTIAL_LENGTH or _CREDENTIAL.fullmatch(value) is None:
+        fields.wrong(name, f"must be at most {MAX_CREDENTIAL_LENGTH} visible ASCII characters without spaces")
+        return None
+    return value

@@ -1,0 +1,143 @@
+"""What an engine adapter does: write a call the way the engine wants it, and read what it counts."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+from msgspec import Struct
+
+from models_catalog.engines.fields import RESERVED_FIELDS
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamCall:
+    """An HTTP request to a backend, complete but for its address and credential."""
+
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class UsageReport:
+    """Counts that a backend reported. `prompt_tokens` includes cached ones, `completion_tokens`
+    includes reasoning. is_final: the engine's last word on the call, not a running count."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    reasoning_tokens: int
+    is_final: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ChatCall:
+    """One attempt as the gateway has decided it. `fields` are validated and passed on."""
+
+    attempt_id: str
+    upstream_model: str
+    messages: list[Any]
+    fields: Mapping[str, Any]
+    output_cap_tokens: int
+    stream: bool
+
+
+class EngineAdapter(Protocol):
+    """One engine. `extra_fields` are request fields that it takes beyond the common ones;
+    `reuses_connections` says whether a connection may serve another call."""
+
+    name: str
+    extra_fields: Mapping[str, Any]
+    reuses_connections: bool
+
+    def chat(self, call: ChatCall) -> UpstreamCall: ...
+
+    def reports_usage(self, event: bytes) -> bool:
+        """Whether a raw server-sent event carries counts; a cheap look, without decoding it."""
+        ...
+
+    def read_usage(self, data: bytes) -> UsageReport | None:
+        """The counts in a plain answer or in the data of an event; None when there are none."""
+        ...
+
+
+class PromptDetails(Struct):
+    cached_tokens: int | None = None
+
+
+class CompletionDetails(Struct):
+    reasoning_tokens: int | None = None
+
+
+class Usage(Struct):
+    prompt_tokens: int
+    completion_tokens: int | None = 0
+    prompt_tokens_details: PromptDetails | None = None
+    completion_tokens_details: CompletionDetails | None = None
+    # SGLang names reasoning tokens at the top level too.
+    reasoning_tokens: int | None = None
+
+
+class Choice(Struct):
+    finish_reason: str | None = None
+
+
+class UsageBearer(Struct):
+    usage: Usage | None = None
+    choices: list[Choice] | None = None
+    object: str | None = None
+
+
+# The counts' key with an object behind it. Quotes in JSON strings are escaped: text cannot look like this.
+_HAS_USAGE = re.compile(rb'"usage":\s?\{')
+
+_decode_usage = msgspec.json.Decoder(UsageBearer).decode
+
+
+class OpenAIEngine:
+    """What all OpenAI-compatible engines have in common; the adapters say where they differ."""
+
+    name = "generic"
+    extra_fields: Mapping[str, Any] = {}
+    reuses_connections = True
+
+    def body(self, call: ChatCall) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            **{name: value for name, value in call.fields.items() if name not in RESERVED_FIELDS},
+            "model": call.upstream_model,
+            "messages": call.messages,
+            "stream": call.stream,
+            "max_tokens": call.output_cap_tokens,
+        }
+        if call.stream:
+            body["stream_options"] = {"include_usage": True}
+        return body
+
+    def headers(self, call: ChatCall) -> dict[str, str]:
+        return {"Content-Type": "application/json"}
+
+    def chat(self, call: ChatCall) -> UpstreamCall:
+        return UpstreamCall("/v1/chat/completions", self.headers(call), msgspec.json.encode(self.body(call)))
+
+    def reports_usage(self, event: bytes) -> bool:
+        return _HAS_USAGE.search(event) is not None
+
+    def read_usage(self, data: bytes) -> UsageReport | None:
+        try:
+            bearer = _decode_usage(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        usage = bearer.usage
+        if usage is None:
+            return None
+        cached = usage.prompt_tokens_details.cached_tokens if usage.prompt_tokens_details else None
+        details = usage.completion_tokens_details
+        reasoning = details.reasoning_tokens if details else usage.reasoning_tokens
+        # A running count stands beside a choice that goes on; the last word has no choices, or is a
+        # whole answer.
+        is_final = not bearer.choices or bearer.object == "chat.completion"
+        return UsageReport(
+            usage.prompt_tokens, cached or 0, usage.completion_tokens or 0, reasoning or 0, is_final
+        )

@@ -1,0 +1,76 @@
+"""Writes of what tenants may use: grants of models and the allow-lists of keys."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from django.db import transaction
+
+from models_catalog.models import ApiKeyModel, CatalogModel, ModelGrant, ModelState
+from portal.kit.secrets import SecretStore
+from tenants import operations as tenant_operations
+from tenants.models import ApiKey
+from tenants.scope import current_scope
+
+
+class ModelNotFound(LookupError):
+    """No such active model."""
+
+
+def _model_id(slug: str) -> UUID:
+    model = CatalogModel.objects.filter(slug=slug, state=ModelState.ACTIVE).first()
+    if model is None:
+        raise ModelNotFound(f"there is no model {slug}")
+    return model.id
+
+
+def enable_model(*, tenant_id: UUID, slug: str) -> None:
+    """Pick a model for an organization; picking it again changes nothing. Errors: ModelNotFound."""
+    ModelGrant.objects.bulk_create(
+        [ModelGrant(tenant_id=tenant_id, model_id=_model_id(slug))], ignore_conflicts=True
+    )
+
+
+def end_grant(*, tenant_id: UUID, slug: str, now: datetime) -> None:
+    """Take a model away from an organization: its next call is refused. Errors: ModelNotFound."""
+    ModelGrant.objects.filter(tenant_id=tenant_id, model_id=_model_id(slug), ended_at=None).update(
+        ended_at=now
+    )
+
+
+def restrict_api_key(*, tenant_id: UUID, key_id: UUID, slugs: Sequence[str]) -> None:
+    """Let a key use only the models listed; an empty list allows none. Errors: KeyNotFound, ModelNotFound."""
+    scope = current_scope()
+    model_ids = [_model_id(slug) for slug in slugs]
+    with transaction.atomic(using=scope.role if scope else None):
+        if ApiKey.objects.filter(tenant_id=tenant_id, id=key_id).update(restricts_models=True) != 1:
+            raise tenant_operations.KeyNotFound("no such key")
+        ApiKeyModel.objects.filter(tenant_id=tenant_id, api_key_id=key_id).exclude(
+            model_id__in=model_ids
+        ).delete()
+        ApiKeyModel.objects.bulk_create(
+            [
+                ApiKeyModel(tenant_id=tenant_id, api_key_id=key_id, model_id=model_id)
+                for model_id in model_ids
+            ],
+            ignore_conflicts=True,
+        )
+
+
+def rotate_api_key(
+    *, tenant_id: UUID, key_id: UUID, secrets: SecretStore, now: datetime, overlap_s: int
+) -> tenant_operations.IssuedKey:
+    """A successor of a key with the same options and the same list of models. Errors: KeyNotFound."""
+    scope = current_scope()
+    with transaction.atomic(using=scope.role if scope else None):
+        issued = tenant_operations.rotate_api_key(
+            tenant_id=tenant_id, key_id=key_id, secrets=secrets, now=now, overlap_s=overlap_s
+        )
+        allowed = ApiKeyModel.objects.filter(tenant_id=tenant_id, api_key_id=key_id)
+        ApiKeyModel.objects.bulk_create(
+            [
+                ApiKeyModel(tenant_id=tenant_id, api_key_id=issued.id, model_id=model_id)
+                for model_id in allowed.values_list("model_id", flat=True)
+            ]
+        )
+    return issued
