@@ -1,0 +1,110 @@
+"""The first door of an inference call: a durable hold, or a refusal with its reason.
+
+The rules are in sql/admission.sql; this module carries batches to it and answers back.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from psycopg import AsyncConnection
+
+from portal.kit.batching import BUSY, Busy
+
+
+class Verdict(StrEnum):
+    ADMITTED = "ADMITTED"
+    REFUSED = "REFUSED"
+    ALREADY_DONE = "ALREADY_DONE"
+    CONFLICT = "CONFLICT"
+
+
+class Refusal(StrEnum):
+    KEY_UNKNOWN = "KEY_UNKNOWN"
+    KEY_REVOKED = "KEY_REVOKED"
+    KEY_EXPIRED = "KEY_EXPIRED"
+    TENANT_SUSPENDED = "TENANT_SUSPENDED"
+    MODEL_UNKNOWN = "MODEL_UNKNOWN"
+    MODEL_NOT_ENABLED = "MODEL_NOT_ENABLED"
+    MODEL_NOT_ON_KEY = "MODEL_NOT_ON_KEY"
+    NO_PRICE = "NO_PRICE"
+    INSUFFICIENT_FUNDS = "INSUFFICIENT_FUNDS"
+
+
+class AdmissionRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One call that asks to be admitted. Digests are hex; the output cap is per choice."""
+
+    request_id: UUID
+    attempt_id: UUID
+    tenant_id: UUID
+    api_key_id: UUID
+    digest: str
+    model_id: UUID
+    deployment_id: UUID
+    service_tier: str
+    endpoint: str
+    is_stream: bool
+    choices: int
+    prompt_bound_tokens: int
+    output_cap_tokens: int
+    payload_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionAnswer:
+    """What became of one row. Amounts in nano-units; money fields are set where money was looked at.
+
+    reason: a Refusal of a refused row; the hold's state of one that was admitted before.
+    fit_output_tokens: the largest output cap that the available money would cover.
+    """
+
+    request_id: UUID
+    verdict: Verdict
+    reason: str | None
+    currency: str | None
+    hold_nanos: int | None
+    available_nanos: int | None
+    pending_nanos: int | None
+    fit_output_tokens: int | None
+
+
+async def admit_batch(
+    connection: AsyncConnection[Any], rows: Sequence[AdmissionRow], *, lease_s: int, block_ms: int
+) -> list[AdmissionAnswer | Busy]:
+    """Admit or refuse each row, in one statement and one commit; answers in the order of the rows.
+
+    block_ms: 0 answers BUSY for tenants whose wallet is locked; otherwise how long to wait for it.
+    Errors: psycopg's; then nothing was admitted, unless the connection broke, when it may have been:
+    the same ids may be sent again.
+    """
+    cursor = await connection.execute(
+        "SELECT request_id, verdict, reason, currency, hold_nanos, available_nanos, pending_nanos, "
+        "fit_output_tokens FROM quotas_admit(%s::text::jsonb, %s, %s)",
+        (msgspec.json.encode(rows).decode(), lease_s, block_ms),
+        prepare=True,
+    )
+    answers: dict[UUID, AdmissionAnswer | Busy] = {}
+    for request_id, verdict, *rest in await cursor.fetchall():
+        answers[request_id] = (
+            BUSY if verdict == "BUSY" else AdmissionAnswer(request_id, Verdict(verdict), *rest)
+        )
+    return [answers[row.request_id] for row in rows]
+
+
+async def open_attempt(
+    connection: AsyncConnection[Any],
+    *,
+    attempt_id: UUID,
+    request_id: UUID,
+    deployment_id: UUID,
+    choice_index: int,
+) -> bool:
+    """Commit a further attempt before it is sent. False: the hold is gone and nothing may be sent."""
+    cursor = await connection.execute(
+        "SELECT quotas_open_attempt(%s, %s, %s, %s)", (attempt_id, request_id, deployment_id, choice_index)
+    )
+    row = await cursor.fetchone()
+    return bool(row and row[0])

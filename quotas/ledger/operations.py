@@ -1,0 +1,50 @@
+"""Writes of the ledger that are not usage: wallets, free credit, money that came in."""
+
+from uuid import UUID
+
+from django.db import connections
+from django.db.backends.utils import CursorWrapper
+
+from portal.kit.ids import transfer_id
+from quotas.models import AccountKind, TransferKind
+from tenants.scope import ScopeMissing, current_scope
+
+
+def _cursor() -> CursorWrapper:
+    scope = current_scope()
+    if scope is None:
+        raise ScopeMissing("the ledger was written outside every scope")
+    return connections[scope.role].cursor()
+
+
+def open_wallet(*, tenant_id: UUID, currency: str) -> None:
+    """Give a new tenant its wallet and accounts, with nothing in them."""
+    with _cursor() as cursor:
+        cursor.execute("SELECT quotas_open_wallet(%s, %s)", (tenant_id, currency))
+
+
+def grant_credit(*, tenant_id: UUID, amount_nanos: int, key: str, reason: str) -> bool:
+    """Give free credit. `key` makes it idempotent: false when this grant was made before.
+
+    Errors: django.db.IntegrityError when the key was used for another amount or tenant.
+    """
+    return _credit(TransferKind.GRANT, AccountKind.PROMOTION, tenant_id, amount_nanos, key, reason)
+
+
+def record_receipt(*, tenant_id: UUID, amount_nanos: int, key: str, reason: str) -> bool:
+    """Paid credit from money that came in by another way than Stripe; what is owed is paid first.
+
+    Idempotent by `key`, errors as grant_credit.
+    """
+    return _credit(TransferKind.TOP_UP, AccountKind.CASH_CLEARING, tenant_id, amount_nanos, key, reason)
+
+
+def _credit(
+    kind: TransferKind, source: AccountKind, tenant_id: UUID, amount_nanos: int, key: str, reason: str
+) -> bool:
+    with _cursor() as cursor:
+        cursor.execute(
+            "SELECT quotas_credit(%s, %s, %s, %s, %s, %s)",
+            (transfer_id(kind, key), kind.value, tenant_id, amount_nanos, source.value, reason),
+        )
+        return bool(cursor.fetchone()[0])

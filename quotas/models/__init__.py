@@ -1,0 +1,41 @@
+"""HOW MUCH was used, is held and was paid."""
+
+from quotas.models.ledger import (
+    AccountKind,
+    LedgerAccount,
+    LedgerEntry,
+    LedgerTransfer,
+    TransferKind,
+    Wallet,
+)
+from quotas.models.metering import (
+    Attempt,
+    AttemptOutcome,
+    Basis,
+    Hold,
+    HoldState,
+    InferenceRequest,
+    Provenance,
+    UsageRecord,
+    UsageRollup,
+    UsageSource,
+)
+
+__all__ = [
+    "AccountKind",
+    "Attempt",
+    "AttemptOutcome",
+    "Basis",
+    "Hold",
+    "HoldState",
+    "InferenceRequest",
+    "LedgerAccount",
+    "LedgerEntry",
+    "LedgerTransfer",
+    "Provenance",
+    "TransferKind",
+    "UsageRecord",
+    "UsageRollup",
+    "UsageSource",
+    "Wallet",
+]

@@ -1,0 +1,158 @@
+-- Admission: one statement for a batch of calls. It checks key, tenant, model, grant, price and money
+-- under the wallet's lock, and leaves a durable request, hold and first attempt for each admitted call.
+--
+-- p_rows: [{request_id, attempt_id, tenant_id, api_key_id, digest, model_id, deployment_id, service_tier,
+--   endpoint, is_stream, choices, prompt_bound_tokens, output_cap_tokens, payload_sha256}]
+--   with unique request ids; digests in hex; the cap per choice.
+-- p_block_ms: 0 never waits for a wallet (its rows answer BUSY); otherwise how long to wait for one.
+-- Answers one row per request: ADMITTED, REFUSED with a reason, ALREADY_DONE (same payload), CONFLICT
+-- (another payload) or BUSY. A refused row takes no room from the rows behind it.
+CREATE FUNCTION quotas_admit(p_rows jsonb, p_lease_s int, p_block_ms int)
+RETURNS TABLE (request_id uuid, verdict text, reason text, currency text, hold_nanos bigint,
+               available_nanos bigint, pending_nanos bigint, fit_output_tokens bigint)
+LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+  v_tenants uuid[];
+  v_locked uuid[];
+  v_now timestamptz;
+  r record;
+  v_tenant uuid;
+  v_available bigint;
+  v_pending bigint;
+  v_reason text;
+  v_ids uuid[] := '{}';
+  v_holds bigint[] := '{}';
+  v_versions uuid[] := '{}';
+  v_windows uuid[] := '{}';
+BEGIN
+  SELECT array_agg(DISTINCT x.tenant_id) INTO v_tenants FROM jsonb_to_recordset(p_rows) AS x(tenant_id uuid);
+  PERFORM set_config('lock_timeout', CASE WHEN p_block_ms > 0 THEN p_block_ms ELSE 250 END || 'ms', true);
+  IF p_block_ms > 0 THEN
+    SELECT array_agg(w.tenant_id) INTO v_locked FROM (
+      SELECT tenant_id FROM quotas_wallet WHERE tenant_id = ANY (v_tenants) ORDER BY tenant_id FOR NO KEY UPDATE) w;
+  ELSE
+    SELECT array_agg(w.tenant_id) INTO v_locked FROM (
+      SELECT tenant_id FROM quotas_wallet WHERE tenant_id = ANY (v_tenants) ORDER BY tenant_id
+      FOR NO KEY UPDATE SKIP LOCKED) w;
+  END IF;
+  v_now := clock_timestamp();
+
+  FOR r IN
+    SELECT x.*, w.tenant_id AS wallet_tenant_id, w.currency AS wallet_currency,
+      w.paid_nanos + w.granted_nanos + w.overdraft_nanos - w.pending_nanos AS available,
+      w.pending_nanos AS pending,
+      t.state AS tenant_state,
+      k.id AS key_id, k.digest AS key_digest, k.revoked_at, k.expires_at, k.restricts_models,
+      m.state AS model_state,
+      EXISTS (SELECT 1 FROM models_catalog_modelgrant g
+              WHERE g.tenant_id = x.tenant_id AND g.model_id = x.model_id AND g.ended_at IS NULL) AS is_granted,
+      EXISTS (SELECT 1 FROM models_catalog_apikeymodel km
+              WHERE km.api_key_id = x.api_key_id AND km.model_id = x.model_id) AS is_listed,
+      v.version_id, v.window_id, p.prompt_price, p.output_price, p.request_price,
+      q.payload_sha256 AS known_payload, h.amount_nanos AS known_hold, h.state AS known_state
+    FROM (
+      SELECT * FROM ROWS FROM (jsonb_to_recordset(p_rows) AS (
+        request_id uuid, attempt_id uuid, tenant_id uuid, api_key_id uuid, digest text, model_id uuid,
+        deployment_id uuid, service_tier text, endpoint text, is_stream boolean, choices int,
+        prompt_bound_tokens bigint, output_cap_tokens bigint, payload_sha256 text)) WITH ORDINALITY
+    ) x
+    LEFT JOIN quotas_wallet w ON w.tenant_id = x.tenant_id
+    LEFT JOIN tenants_tenant t ON t.id = x.tenant_id
+    LEFT JOIN tenants_apikey k ON k.id = x.api_key_id AND k.tenant_id = x.tenant_id
+    LEFT JOIN models_catalog_catalogmodel m ON m.id = x.model_id
+    LEFT JOIN quotas_inferencerequest q ON q.id = x.request_id
+    LEFT JOIN quotas_hold h ON h.request_id = x.request_id
+    LEFT JOIN LATERAL (
+      SELECT c.version_id, catalog_window_at(c.version_id, v_now) AS window_id
+      FROM (SELECT catalog_version_at(x.model_id, x.tenant_id, w.currency, v_now) AS version_id) c
+    ) v ON true
+    LEFT JOIN LATERAL catalog_hold_prices(v.version_id, x.service_tier, v.window_id, x.prompt_bound_tokens) p ON true
+    ORDER BY x.tenant_id, x.ordinality
+  LOOP
+    request_id := r.request_id; reason := NULL; currency := r.wallet_currency; hold_nanos := NULL;
+    available_nanos := NULL; pending_nanos := NULL; fit_output_tokens := NULL;
+    IF r.wallet_tenant_id IS NOT NULL AND NOT coalesce(r.tenant_id = ANY (v_locked), false) THEN
+      verdict := 'BUSY';
+      RETURN NEXT; CONTINUE;
+    END IF;
+    IF r.tenant_id IS DISTINCT FROM v_tenant THEN
+      v_tenant := r.tenant_id; v_available := r.available; v_pending := r.pending;
+    END IF;
+    IF r.known_payload IS NOT NULL THEN
+      hold_nanos := r.known_hold;
+      verdict := CASE WHEN r.known_payload = decode(r.payload_sha256, 'hex') THEN 'ALREADY_DONE' ELSE 'CONFLICT' END;
+      reason := r.known_state;
+      RETURN NEXT; CONTINUE;
+    END IF;
+    v_reason := CASE
+      WHEN r.key_id IS NULL OR r.key_digest <> decode(r.digest, 'hex') THEN 'KEY_UNKNOWN'
+      WHEN r.revoked_at <= v_now THEN 'KEY_REVOKED'
+      WHEN r.expires_at <= v_now THEN 'KEY_EXPIRED'
+      WHEN r.tenant_state IS DISTINCT FROM 'ACTIVE' OR r.wallet_tenant_id IS NULL THEN 'TENANT_SUSPENDED'
+      WHEN r.model_state IS DISTINCT FROM 'ACTIVE' THEN 'MODEL_UNKNOWN'
+      WHEN NOT r.is_granted THEN 'MODEL_NOT_ENABLED'
+      WHEN r.restricts_models AND NOT r.is_listed THEN 'MODEL_NOT_ON_KEY'
+      WHEN r.prompt_price IS NULL OR r.output_price IS NULL THEN 'NO_PRICE'
+    END;
+    IF v_reason IS NULL THEN
+      hold_nanos := catalog_hold_amount(r.prompt_bound_tokens, r.choices * r.output_cap_tokens,
+                                        r.prompt_price, r.output_price, r.request_price);
+      available_nanos := v_available; pending_nanos := v_pending;
+      IF hold_nanos > v_available THEN
+        v_reason := 'INSUFFICIENT_FUNDS';
+        fit_output_tokens := CASE WHEN r.output_price = 0 THEN 0 ELSE greatest(0, div(
+          (v_available - catalog_hold_amount(r.prompt_bound_tokens, 0, r.prompt_price, r.output_price, r.request_price))
+          ::numeric * 1000000, r.output_price::numeric * r.choices))::bigint END;
+      END IF;
+    END IF;
+    IF v_reason IS NOT NULL THEN
+      verdict := 'REFUSED'; reason := v_reason;
+      RETURN NEXT; CONTINUE;
+    END IF;
+    v_available := v_available - hold_nanos; v_pending := v_pending + hold_nanos;
+    v_ids := array_append(v_ids, r.request_id); v_holds := array_append(v_holds, hold_nanos);
+    v_versions := array_append(v_versions, r.version_id); v_windows := array_append(v_windows, r.window_id);
+    verdict := 'ADMITTED'; available_nanos := v_available; pending_nanos := v_pending;
+    RETURN NEXT;
+  END LOOP;
+
+  IF cardinality(v_ids) = 0 THEN
+    RETURN;
+  END IF;
+  INSERT INTO quotas_inferencerequest (id, tenant_id, api_key_id, model_id, price_version_id, price_window_id,
+    service_tier, endpoint, is_stream, choices, prompt_bound_tokens, output_cap_tokens, payload_sha256, admitted_at)
+  SELECT x.request_id, x.tenant_id, x.api_key_id, x.model_id, a.version_id, a.window_id, x.service_tier, x.endpoint,
+    x.is_stream, x.choices, x.prompt_bound_tokens, x.output_cap_tokens, decode(x.payload_sha256, 'hex'), v_now
+  FROM unnest(v_ids, v_versions, v_windows) AS a(id, version_id, window_id)
+  JOIN jsonb_to_recordset(p_rows) AS x(request_id uuid, tenant_id uuid, api_key_id uuid, model_id uuid,
+    service_tier text, endpoint text, is_stream boolean, choices int, prompt_bound_tokens bigint,
+    output_cap_tokens bigint, payload_sha256 text) ON x.request_id = a.id;
+  INSERT INTO quotas_attempt (id, request_id, tenant_id, deployment_id, ordinal, choice_index, started_at, wire_id)
+  SELECT x.attempt_id, x.request_id, x.tenant_id, x.deployment_id, 1, 0, v_now, ''
+  FROM unnest(v_ids) AS a(id)
+  JOIN jsonb_to_recordset(p_rows) AS x(request_id uuid, attempt_id uuid, tenant_id uuid, deployment_id uuid)
+    ON x.request_id = a.id;
+  INSERT INTO quotas_hold (request_id, tenant_id, currency, amount_nanos, state, lease_until,
+    checkpoint_prompt_tokens, checkpoint_cached_tokens, checkpoint_completion_tokens, checkpoint_reasoning_tokens, resolved_by)
+  SELECT a.id, x.tenant_id, w.currency, a.hold_nanos, 'PENDING', v_now + make_interval(secs => p_lease_s), 0, 0, 0, 0, ''
+  FROM unnest(v_ids, v_holds) AS a(id, hold_nanos)
+  JOIN jsonb_to_recordset(p_rows) AS x(request_id uuid, tenant_id uuid) ON x.request_id = a.id
+  JOIN quotas_wallet w ON w.tenant_id = x.tenant_id;
+END $$;
+
+-- A further attempt of an admitted call, committed before it is sent. False when the hold is resolved
+-- or its lease is over: then nothing may be sent.
+CREATE FUNCTION quotas_open_attempt(p_attempt uuid, p_request uuid, p_deployment uuid, p_choice int)
+RETURNS boolean LANGUAGE sql AS $$
+  WITH added AS (
+    INSERT INTO quotas_attempt (id, request_id, tenant_id, deployment_id, ordinal, choice_index, started_at, wire_id)
+    SELECT p_attempt, h.request_id, h.tenant_id, p_deployment,
+      (SELECT count(*) + 1 FROM quotas_attempt WHERE request_id = p_request), p_choice, clock_timestamp(), ''
+    FROM quotas_hold h
+    WHERE h.request_id = p_request AND h.state = 'PENDING' AND h.lease_until > clock_timestamp()
+    ON CONFLICT DO NOTHING
+    RETURNING 1
+  )
+  SELECT EXISTS (SELECT 1 FROM added) OR EXISTS (SELECT 1 FROM quotas_attempt WHERE id = p_attempt)
+$$;
