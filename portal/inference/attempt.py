@@ -1,0 +1,44 @@
+"""The record of one attempt while it runs."""
+
+import time
+from uuid import UUID
+
+from models_catalog.engines import UsageReport
+from portal.inference import measures
+from portal.inference.snapshot import Route
+from quotas.metering.facts import MAX_TOKENS
+from quotas.models import AttemptOutcome
+from quotas.settlement import AttemptEnd
+
+
+class AttemptRecord:
+    def __init__(self, attempt_id: UUID) -> None:
+        self.id = attempt_id
+        self.outcome = AttemptOutcome.BACKEND_FAILED
+        self.http_status: int | None = None
+        self.wire_id = ""
+        self._started_s = time.monotonic()
+        self._ttft_ms: int | None = None
+
+    def first_byte(self, route: Route) -> None:
+        elapsed_s = time.monotonic() - self._started_s
+        self._ttft_ms = int(elapsed_s * 1000)
+        measures.FIRST_BYTE_SECONDS.labels(route.backend_code).observe(elapsed_s)
+
+    def end(self, report: UsageReport | None) -> AttemptEnd:
+        """As it ended, with what the backend reported last."""
+        return AttemptEnd(
+            id=self.id,
+            outcome=self.outcome.value,
+            http_status=self.http_status,
+            ttft_ms=self._ttft_ms,
+            duration_ms=int((time.monotonic() - self._started_s) * 1000),
+            wire_id=self.wire_id,
+            prompt_tokens=_storable(report.prompt_tokens) if report else None,
+            completion_tokens=_storable(report.completion_tokens) if report else None,
+        )
+
+
+def _storable(tokens: int) -> int:
+    # A backend's absurd count must not keep the call from being settled.
+    return min(max(tokens, 0), MAX_TOKENS)

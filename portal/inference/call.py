@@ -1,0 +1,250 @@
+"""One model call, from admission to settlement. The gateway and the playground use the same."""
+
+import asyncio
+import logging
+import time
+from typing import Literal
+from uuid import UUID
+
+from models_catalog.models import ServiceTier
+from portal.inference import errors, measures
+from portal.inference.chat import ChatRequest
+from portal.inference.choice import ChoiceRun, Outlet
+from portal.inference.credentials import Credential
+from portal.inference.delivery import together
+from portal.inference.errors import CallError
+from portal.inference.outlets import DirectOutlet, MergedOutlet, MergedStream, Sink, merged_answer
+from portal.inference.runtime import Runtime
+from portal.inference.snapshot import ModelEntry, Route
+from portal.kit.ids import PREFIXES, public_id, uuid7
+from quotas.admission import AdmissionRow, Verdict
+from quotas.metering.facts import UsageFacts
+from quotas.models import AttemptOutcome
+from quotas.settlement import CheckpointRow, settlement_row
+
+logger = logging.getLogger(__name__)
+
+StopReason = Literal["CLIENT_GONE", "CLIENT_STALLED", "LEASE_LOST", "DRAIN", "IDLE", "FIRST_BYTE", "TOTAL"]
+
+_OUTCOMES: dict[StopReason, AttemptOutcome] = {
+    "CLIENT_GONE": AttemptOutcome.CLIENT_GONE,
+    "CLIENT_STALLED": AttemptOutcome.CLIENT_GONE,
+    "LEASE_LOST": AttemptOutcome.CUT,
+    "DRAIN": AttemptOutcome.CUT,
+    "IDLE": AttemptOutcome.BACKEND_TIMEOUT,
+    "FIRST_BYTE": AttemptOutcome.BACKEND_TIMEOUT,
+    "TOTAL": AttemptOutcome.CUT,
+}
+
+# The last words to a client that may not be reading any more.
+FAREWELL_S = 2.0
+
+
+class ModelCall:
+    """Runs once. `run` raises CallError only when nothing has been sent to the sink."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        *,
+        request_id: UUID,
+        credential: Credential,
+        entry: ModelEntry,
+        request: ChatRequest,
+        endpoint: str,
+        sink: Sink,
+    ) -> None:
+        self.request_id = request_id
+        self.public_id = public_id(PREFIXES["request"], request_id)
+        self.stop_reason: StopReason | None = None
+        self.lease_until_s = 0.0
+        self.wants_lease = False
+        self._runtime = runtime
+        self._credential = credential
+        self._entry = entry
+        self._request = request
+        self._endpoint = endpoint
+        self._sink = sink
+        self._task: asyncio.Task[object] | None = None
+        self._started_s = time.monotonic()
+        # Engines count and name several choices differently, so each is served as a call of one.
+        self._merged = MergedStream(sink) if request.choices > 1 else None
+        self._choices = [self._choice(index) for index in range(request.choices)]
+
+    def _choice(self, index: int) -> ChoiceRun:
+        outlet: Outlet = MergedOutlet(self._merged, index) if self._merged else DirectOutlet(self._sink)
+        return ChoiceRun(
+            self._runtime,
+            request_id=self.request_id,
+            request=self._request,
+            index=index,
+            outlet=outlet,
+            include_usage=self._request.include_usage and self._merged is None,
+            hold_is_ours=self._hold_is_ours,
+            outcome_if_cancelled=lambda: (
+                _OUTCOMES[self.stop_reason] if self.stop_reason else AttemptOutcome.CUT
+            ),
+        )
+
+    def _hold_is_ours(self) -> bool:
+        """False once the lease is over, as after a standstill of the process: what has piled up since then
+        must not be delivered, and the clock that watches the calls may come too late for that."""
+        if time.monotonic() > self.lease_until_s:
+            self.stop("LEASE_LOST")
+        return self.stop_reason is None
+
+    # From outside.
+
+    def stop(self, reason: StopReason) -> None:
+        """End the call wherever it is. What was delivered is billed; the first reason counts."""
+        if self.stop_reason is None and self._task is not None:
+            self.stop_reason = reason
+            self._task.cancel()
+
+    def watch(self, now_s: float) -> None:
+        """Called a few times a second: stops a call that is over its time or about to lose its lease."""
+        config = self._runtime.config
+        if now_s > self.lease_until_s - config.checkpoint_s and self.wants_lease:
+            self.stop("LEASE_LOST")
+        elif now_s - self._started_s > config.call_timeout_s:
+            self.stop("TOTAL")
+        else:
+            for choice in self._choices:
+                reason = choice.stalled(now_s)
+                if reason is not None:
+                    self.stop(reason)
+
+    def checkpoint(self) -> CheckpointRow:
+        facts = self._facts()
+        return CheckpointRow(
+            request_id=self.request_id,
+            prompt_tokens=facts.prompt_tokens,
+            cached_tokens=facts.cached_tokens,
+            completion_tokens=facts.completion_tokens,
+            reasoning_tokens=facts.reasoning_tokens,
+        )
+
+    def _facts(self) -> UsageFacts:
+        return together([choice.delivery.facts() for choice in self._choices])
+
+    # The call.
+
+    async def run(self) -> None:
+        runtime = self._runtime
+        if runtime.is_draining:
+            raise errors.overloaded("The service is restarting. Try again.")
+        if len(runtime.live) >= runtime.config.max_calls:
+            raise errors.overloaded()
+        routes = runtime.upstreams.in_order(self._entry.routes)
+        if not routes:
+            raise errors.backend_unavailable()
+        await runtime.check_rate(self._credential.tenant_id)
+        attempt_id = uuid7()
+        asked_at_s = time.monotonic()
+        answer = await runtime.admit(self._admission_row(routes[0], attempt_id))
+        if answer.verdict is Verdict.REFUSED:
+            raise errors.refusal(
+                answer, slug=self._entry.slug, output_cap_tokens=self._request.output_cap_tokens
+            )
+        if answer.verdict is Verdict.CONFLICT:
+            raise errors.overloaded("The call could not be recorded.")
+        self._task = asyncio.current_task()
+        self.lease_until_s = asked_at_s + runtime.config.lease_s
+        self.wants_lease = True
+        runtime.live[self.request_id] = self
+        measures.LIVE_CALLS.inc()
+        try:
+            await self._serve(routes, attempt_id)
+        finally:
+            measures.LIVE_CALLS.dec()
+            self.wants_lease = False
+            runtime.live.pop(self.request_id, None)
+            runtime.settle(
+                settlement_row(
+                    request_id=self.request_id,
+                    tenant_id=self._credential.tenant_id,
+                    facts=self._facts(),
+                    attempts=[end for choice in self._choices for end in choice.attempts],
+                )
+            )
+
+    def _admission_row(self, route: Route, attempt_id: UUID) -> AdmissionRow:
+        request = self._request
+        return AdmissionRow(
+            request_id=self.request_id,
+            attempt_id=attempt_id,
+            tenant_id=self._credential.tenant_id,
+            api_key_id=self._credential.api_key_id,
+            digest=self._credential.digest,
+            model_id=self._entry.id,
+            deployment_id=route.deployment_id,
+            service_tier=ServiceTier.STANDARD.value,
+            endpoint=self._endpoint,
+            is_stream=request.stream,
+            choices=request.choices,
+            prompt_bound_tokens=request.prompt_bound_tokens,
+            output_cap_tokens=request.output_cap_tokens,
+            payload_sha256=request.payload_sha256,
+        )
+
+    async def _serve(self, routes: list[Route], attempt_id: UUID) -> None:
+        """Deliver, or say why not: as an error while nothing has been sent, as an event afterwards."""
+        try:
+            if self._merged is None:
+                await self._choices[0].run(routes, attempt_id)
+            else:
+                await self._serve_merged(self._merged, attempt_id)
+        except asyncio.CancelledError:
+            if self.stop_reason is None or self._task is None:
+                raise
+            self._task.uncancel()
+            await self._end(self._error_of(self.stop_reason))
+        except CallError as error:
+            await self._end(error)
+
+    async def _serve_merged(self, merged: MergedStream, attempt_id: UUID) -> None:
+        """All choices at a time; when one fails, the others end with it."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number, choice in enumerate(self._choices):
+                    routes = self._runtime.upstreams.in_order(self._entry.routes)
+                    group.create_task(choice.run(routes, None if number else attempt_id))
+        except* CallError as failures:
+            raise _first(failures) from None
+        if self._request.stream:
+            await merged.finish(self._facts() if self._request.include_usage else None)
+            return
+        for choice in self._choices:
+            choice.deliver_plain()
+        body = merged_answer(self._choices, self._facts())
+        await self._sink.answer(body, content_type=b"application/json")
+
+    def _error_of(self, reason: StopReason) -> CallError | None:
+        if reason in ("CLIENT_GONE", "CLIENT_STALLED"):
+            return None
+        if reason in ("IDLE", "FIRST_BYTE"):
+            return errors.backend_timeout()
+        if reason == "TOTAL":
+            return CallError(504, "call_timeout", "The call took longer than calls may take.", type="timeout")
+        return errors.overloaded("The call was ended by the service. What was delivered is billed.")
+
+    async def _end(self, error: CallError | None) -> None:
+        if error is None:
+            return
+        if not any(choice.has_started for choice in self._choices):
+            raise error
+        if self._request.stream:
+            try:
+                async with asyncio.timeout(FAREWELL_S):
+                    await self._sink.send(error.event(self.public_id))
+            except TimeoutError:
+                logger.info("inference.call.client_too_slow", extra={"request": self.public_id})
+
+
+def _first(failures: BaseExceptionGroup[CallError]) -> CallError:
+    for failure in failures.exceptions:
+        if isinstance(failure, CallError):
+            return failure
+        if isinstance(failure, BaseExceptionGroup):
+            return _first(failure)
+    return errors.backend_failed()

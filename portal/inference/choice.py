@@ -1,0 +1,318 @@
+"""One choice of a call: attempts on one deployment after another, until one delivers."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Literal, Protocol
+from uuid import UUID
+
+import aiohttp
+
+from models_catalog.engines import EngineAdapter, UsageReport
+from portal.inference import errors, measures
+from portal.inference.attempt import AttemptRecord
+from portal.inference.chat import ChatRequest
+from portal.inference.delivery import Delivery
+from portal.inference.errors import CallError
+from portal.inference.runtime import Runtime
+from portal.inference.snapshot import Route
+from portal.inference.stream_events import EventRun, read_opening, read_run
+from portal.inference.upstream import StaleConnection
+from portal.inference.upstream_answers import UNREADABLE, PlainAnswer, read_plain_answer, refusal_of
+from portal.kit.ids import PREFIXES, public_id, uuid7
+from portal.kit.sse import EventSplitter, EventTooLarge
+from quotas.models import AttemptOutcome
+from quotas.settlement import AttemptEnd
+
+logger = logging.getLogger(__name__)
+
+Stall = Literal["CLIENT_STALLED", "IDLE", "FIRST_BYTE"]
+
+
+class Outlet(Protocol):
+    """Where one choice goes: a stream that is begun and sent run by run, or a whole answer (`plain`)."""
+
+    async def begin(self) -> None: ...
+
+    async def send(self, events: list[bytes]) -> None:
+        """Returns when the bytes have left for the client."""
+        ...
+
+    async def answer(self, choice: "ChoiceRun") -> None: ...
+
+
+class TryElsewhere(Exception):
+    """This attempt failed before its first byte; another one may serve the call."""
+
+    def __init__(self, error: CallError) -> None:
+        super().__init__(error.code)
+        self.error = error
+
+
+class ChoiceRun:
+    """Runs once. `run` raises CallError when no backend delivered, or one broke off (has_started).
+
+    include_usage: whether the backend's last event, which only reports usage, is passed on.
+    hold_is_ours: asked before anything is delivered; when it says no, the call is being cancelled.
+    outcome_if_cancelled: what an attempt is recorded as when its task is cancelled.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        *,
+        request_id: UUID,
+        request: ChatRequest,
+        index: int,
+        outlet: Outlet,
+        include_usage: bool,
+        hold_is_ours: Callable[[], bool],
+        outcome_if_cancelled: Callable[[], AttemptOutcome],
+    ) -> None:
+        self.delivery = Delivery(request)
+        self.attempts: list[AttemptEnd] = []
+        self.has_started = False
+        self._runtime = runtime
+        self._request_id = request_id
+        self._request = request
+        self._index = index
+        self._outlet = outlet
+        self._include_usage = include_usage
+        self.plain: PlainAnswer | None = None
+        self._plain_engine: EngineAdapter | None = None
+        self._hold_is_ours = hold_is_ours
+        self._outcome_if_cancelled = outcome_if_cancelled
+        self._is_over = False
+        self._progress_s = time.monotonic()
+        self._has_first_byte = False
+        self._waits_for_client = False
+
+    def deliver_plain(self) -> None:
+        """The whole answer is about to be sent in one piece."""
+        if self.plain is not None and self._plain_engine is not None:
+            self.has_started = True
+            self.delivery.note_plain(self.plain, self._plain_engine)
+
+    def stalled(self, now_s: float) -> Stall | None:
+        """Who lets this choice wait for too long, if anybody does."""
+        config = self._runtime.config
+        limit_s = config.idle_timeout_s if self._has_first_byte else config.first_byte_timeout_s
+        if self._is_over or now_s - self._progress_s <= limit_s:
+            return None
+        if self._waits_for_client:
+            return "CLIENT_STALLED"
+        return "IDLE" if self._has_first_byte else "FIRST_BYTE"
+
+    async def run(self, routes: list[Route], first_attempt_id: UUID | None) -> None:
+        """Try the routes in order. `first_attempt_id` names an attempt that is committed already."""
+        try:
+            await self._try_in_order(routes, first_attempt_id)
+        finally:
+            self._is_over = True
+
+    async def _try_in_order(self, routes: list[Route], attempt_id: UUID | None) -> None:
+        failure = errors.backend_unavailable()
+        remaining = list(routes[: self._runtime.config.max_attempts])
+        is_fresh = False
+        while remaining:
+            route = remaining.pop(0)
+            if attempt_id is None:
+                attempt_id = uuid7()
+                if not await self._open_attempt(attempt_id, route):
+                    raise failure
+            try:
+                await self._attempt(route, attempt_id, is_fresh=is_fresh)
+                return
+            except StaleConnection:
+                # The backend closed an idle connection at the very moment that the call took it from the
+                # pool. That says nothing about the backend, which gets another attempt on a fresh one.
+                remaining.insert(0, route)
+                is_fresh = True
+            except TryElsewhere as elsewhere:
+                failure = elsewhere.error
+                is_fresh = False
+            attempt_id = None
+        raise failure
+
+    async def _open_attempt(self, attempt_id: UUID, route: Route) -> bool:
+        """Commit a further attempt before it is sent; without its row nothing may be sent."""
+        try:
+            return await self._runtime.database.open_attempt(
+                attempt_id=attempt_id,
+                request_id=self._request_id,
+                deployment_id=route.deployment_id,
+                choice_index=self._index,
+            )
+        except Exception:
+            logger.exception("inference.attempt.not_recorded", extra={"request": str(self._request_id)})
+            return False
+
+    async def _attempt(self, route: Route, attempt_id: UUID, *, is_fresh: bool) -> None:
+        """One attempt, with its end recorded whatever happens.
+
+        Raises StaleConnection, TryElsewhere, CallError.
+        """
+        upstreams = self._runtime.upstreams
+        attempt = AttemptRecord(attempt_id)
+        self._progress_s = time.monotonic()
+        upstreams.entered(route)
+        try:
+            await self._exchange(route, attempt, is_fresh=is_fresh)
+        except asyncio.CancelledError:
+            attempt.outcome = self._outcome_if_cancelled()
+            raise
+        finally:
+            upstreams.left(route, attempt.outcome)
+            measures.ATTEMPTS.labels(route.backend_code, attempt.outcome.value).inc()
+            self.attempts.append(attempt.end(self._report()))
+
+    def _report(self) -> UsageReport | None:
+        if self.plain is not None and self._plain_engine is not None:
+            return self._plain_engine.read_usage(self.plain.body)
+        return self.delivery.report()
+
+    async def _exchange(self, route: Route, attempt: AttemptRecord, *, is_fresh: bool) -> None:
+        upstream_call = route.engine.chat(
+            self._request.to_upstream(
+                attempt_id=public_id(PREFIXES["attempt"], attempt.id), upstream_model=route.upstream_model
+            )
+        )
+        try:
+            response = await self._runtime.upstreams.send(route, upstream_call, is_fresh=is_fresh)
+        except StaleConnection:
+            attempt.outcome = AttemptOutcome.STALE
+            raise
+        except aiohttp.ClientConnectorError as error:
+            attempt.outcome = AttemptOutcome.UNREACHABLE
+            raise TryElsewhere(errors.backend_failed("The model's backend could not be reached.")) from error
+        except (aiohttp.ClientError, OSError) as error:
+            attempt.outcome = AttemptOutcome.BACKEND_FAILED
+            raise TryElsewhere(errors.backend_failed()) from error
+        try:
+            attempt.http_status = response.status
+            if response.status != 200:
+                await self._refused(response, attempt)
+            elif self._request.stream:
+                await self._pass_stream(response, route, attempt)
+            else:
+                await self._pass_answer(response, route, attempt)
+        finally:
+            # Closing what is not read to its end aborts the backend; a finished answer has nothing left.
+            response.close()
+
+    async def _refused(self, response: aiohttp.ClientResponse, attempt: AttemptRecord) -> None:
+        try:
+            body = await response.content.read(65536)
+        except (aiohttp.ClientError, OSError):
+            body = b""
+        error, elsewhere = refusal_of(response.status, body)
+        attempt.outcome = AttemptOutcome.BACKEND_FAILED if elsewhere else AttemptOutcome.BACKEND_REFUSED
+        if elsewhere:
+            raise TryElsewhere(error)
+        raise error
+
+    async def _pass_answer(
+        self, response: aiohttp.ClientResponse, route: Route, attempt: AttemptRecord
+    ) -> None:
+        attempt.outcome = AttemptOutcome.BACKEND_FAILED
+        limit = self._runtime.config.max_answer_bytes
+        body = bytearray()
+        try:
+            async for chunk in response.content.iter_any():
+                body += chunk
+                self._progress_s = time.monotonic()
+                self._has_first_byte = True
+                if len(body) > limit:
+                    raise TryElsewhere(errors.backend_failed("The backend's answer was too large."))
+            answer = read_plain_answer(bytes(body))
+        except (aiohttp.ClientError, OSError, *UNREADABLE) as error:
+            raise TryElsewhere(errors.backend_failed()) from error
+        attempt.first_byte(route)
+        attempt.wire_id = answer.wire_id
+        self.plain, self._plain_engine = answer, route.engine
+        await self._outlet.answer(self)
+        attempt.outcome = AttemptOutcome.COMPLETED
+
+    async def _pass_stream(
+        self, response: aiohttp.ClientResponse, route: Route, attempt: AttemptRecord
+    ) -> None:
+        """Pass the events on as they come; raises TryElsewhere while nothing has been sent."""
+        attempt.outcome = AttemptOutcome.BACKEND_FAILED
+        if not response.content_type.startswith("text/event-stream"):
+            raise TryElsewhere(errors.backend_failed("The model's backend answered with something else."))
+        splitter = EventSplitter(self._runtime.config.max_event_bytes)
+        run = EventRun()
+        try:
+            async for chunk in response.content.iter_any():
+                run = await self._pass_events(splitter.feed(chunk), route, attempt)
+                if run.is_done or run.has_failed:
+                    break
+            if run.is_done:
+                self.delivery.is_complete = True
+                await _read_end(response)
+        except EventTooLarge as error:
+            run = await self._pass_events(error.events, route, attempt)
+        except (aiohttp.ClientError, OSError) as error:
+            if not self.has_started:
+                raise TryElsewhere(errors.backend_failed()) from error
+        report = self.delivery.report()
+        if not run.has_failed and (run.is_done or (report is not None and report.is_final)):
+            self.delivery.is_complete = True
+            attempt.outcome = AttemptOutcome.COMPLETED
+            return
+        if not self.has_started:
+            raise TryElsewhere(errors.backend_failed("The model's backend sent no answer."))
+        raise errors.backend_failed("The backend broke off the answer.")
+
+    async def _pass_events(self, events: list[bytes], route: Route, attempt: AttemptRecord) -> EventRun:
+        """Send a run of events and note what they delivered."""
+        self._progress_s = time.monotonic()
+        if not self._hold_is_ours():
+            # Nothing may be delivered on credit: wait for the cancellation that is on its way.
+            await asyncio.get_running_loop().create_future()
+        if not self.has_started:
+            events = await self._begin_stream(events, route, attempt)
+        run = read_run(events, engine=route.engine, include_usage=self._include_usage)
+        if run.outgoing:
+            await self._send(run.outgoing)
+        # Only now is it delivered, and only what is delivered is ever billed.
+        self.delivery.note_run(run, route.engine)
+        return run
+
+    async def _begin_stream(self, events: list[bytes], route: Route, attempt: AttemptRecord) -> list[bytes]:
+        """Begin the answer with the first event that is a part of one; the events from there on.
+
+        Raises TryElsewhere when the first event with data is something else.
+        """
+        for number, event in enumerate(events):
+            try:
+                wire_id = read_opening(event)
+            except UNREADABLE as error:
+                raise TryElsewhere(errors.backend_failed()) from error
+            if wire_id is None:
+                continue
+            self._has_first_byte = True
+            attempt.first_byte(route)
+            attempt.wire_id = wire_id
+            await self._outlet.begin()
+            self.has_started = True
+            return events[number:]
+        return []
+
+    async def _send(self, events: list[bytes]) -> None:
+        """Returns when the bytes have left; whoever looks at the clock meanwhile sees who is waited for."""
+        self._waits_for_client = True
+        await self._outlet.send(events)
+        self._waits_for_client = False
+        self._progress_s = time.monotonic()
+
+
+async def _read_end(response: aiohttp.ClientResponse) -> None:
+    """After the end mark only the end of the body is awaited, and shortly: then the connection can
+    serve again."""
+    try:
+        async with asyncio.timeout(0.25):
+            await response.content.readany()
+    except (TimeoutError, aiohttp.ClientError, OSError):
+        return

@@ -1,0 +1,28 @@
+"""Metrics of the inference path."""
+
+from collections.abc import Callable
+
+from portal.kit import metrics
+
+ADMISSIONS = metrics.counter("admissions_total", "Admissions by what became of them.", ["answer"])
+SETTLEMENTS = metrics.counter("settlements_total", "Settlements by what became of them.", ["answer"])
+CHECKPOINTS = metrics.counter("checkpoints_total", "Checkpoint batches.", ["answer"])
+OVERRUNS = metrics.counter("overruns_total", "Calls whose measured cost exceeded what was held.")
+ATTEMPTS = metrics.counter("attempts_total", "Attempts by backend and outcome.", ["backend", "outcome"])
+ANSWERS = metrics.counter("answers_total", "Answers of the gateway by HTTP status.", ["status"])
+LIVE_CALLS = metrics.gauge("live_calls", "Calls in progress in this process.")
+FIRST_BYTE_SECONDS = metrics.histogram(
+    "first_byte_seconds", "From sending an attempt to its first event.", ["backend"]
+)
+_BATCH_SIZE = metrics.histogram("batch_rows", "Rows in a group commit.", ["batch"])
+_BATCH_SECONDS = metrics.histogram("batch_seconds", "Duration of a group commit.", ["batch"])
+
+
+def observe_batch(name: str) -> Callable[[int, float], None]:
+    size, seconds = _BATCH_SIZE.labels(name), _BATCH_SECONDS.labels(name)
+
+    def observe(rows: int, duration_s: float) -> None:
+        size.observe(rows)
+        seconds.observe(duration_s)
+
+    return observe

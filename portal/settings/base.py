@@ -1,0 +1,145 @@
+"""Settings that every environment shares. The environment decides; nothing here is secret."""
+
+from pathlib import Path
+
+from portal.kit.secrets import SecretStore
+from portal.settings.environment import DATABASE_ROLES, Environment, database_config
+
+BASE_DIR = Path(__file__).resolve().parent.parent.parent
+environment = Environment()
+
+# --- Where things are -----------------------------------------------------------------------------
+DATABASE_URL = environment.text("DATABASE_URL", "postgresql://sluice@127.0.0.1:5432/sluice")
+VALKEY_URL = environment.text("VALKEY_URL", "redis://127.0.0.1:6379/0")
+PORTAL_URL = environment.text("PORTAL_URL", "http://127.0.0.1:8000")
+API_BASE = environment.text("API_BASE", "http://127.0.0.1:8001/v1")
+DEMO_ENV_FILE = environment.path("DEMO_ENV_FILE")
+CATALOG_FILE = environment.path("CATALOG_FILE")
+DEVSTACK_MODEL_URL = environment.optional("DEVSTACK_MODEL_URL")
+DEVSTACK_MODEL_KEY = environment.optional("DEVSTACK_MODEL_KEY")
+METRICS_TOKEN = environment.optional("METRICS_TOKEN")
+
+# --- Secrets: numbered peppers and encryption keys, so that they can be rotated --------------------
+SECRETS_DIR = environment.path("SECRETS_DIR")
+SECRET_STORE: SecretStore | None = SecretStore.load(SECRETS_DIR) if SECRETS_DIR else None
+SECRET_KEY = SECRET_STORE.django_secret_key if SECRET_STORE else "no-secrets-dir-configured"
+
+# --- What may be tuned ----------------------------------------------------------------------------
+TUNING = environment.tunables()
+CURRENCIES = environment.names("SLUICE_CURRENCIES", "USD,CNY")
+LOG_LEVEL = environment.choice("SLUICE_LOG_LEVEL", ("DEBUG", "INFO", "WARNING", "ERROR"), "INFO")
+
+# --- Django ---------------------------------------------------------------------------------------
+DEBUG = False
+ALLOWED_HOSTS = environment.names("ALLOWED_HOSTS", "127.0.0.1,localhost,[::1]")
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django.contrib.postgres",
+    "tenants",
+    "models_catalog",
+    "quotas",
+    "portal",
+]
+MIDDLEWARE = [
+    "portal.middleware.RequestIdMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "portal.backoffice.middleware.OperatorScopeMiddleware",
+]
+ROOT_URLCONF = "portal.urls"
+ASGI_APPLICATION = "portal.asgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+AUTH_USER_MODEL = "tenants.User"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_TZ = True
+STATIC_URL = "/static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+CSRF_COOKIE_SAMESITE = "Lax"
+SECURE_CONTENT_TYPE_NOSNIFF = True
+X_FRAME_OPTIONS = "DENY"
+
+# --- Database: one alias a role; `default` is the role that this process names ---------------------
+# The lowest supported server: NULLS NOT DISTINCT and multi-column partition keys in constraints.
+MIN_POSTGRESQL_VERSION = 15
+DATABASE_ROLE = environment.choice("DATABASE_ROLE", DATABASE_ROLES, "auth")
+
+
+def _role_config(role: str) -> dict[str, object]:
+    # A deployment may give each role a login of its own; without it the owner's login takes the role.
+    own_login = environment.optional(f"DATABASE_URL_{role.upper()}")
+    if own_login:
+        return database_config(own_login, role=None, application=f"sluice-{role}")
+    return database_config(
+        DATABASE_URL, role=None if role == "owner" else f"sluice_{role}", application=f"sluice-{role}"
+    )
+
+
+DATABASES = {"default": _role_config(DATABASE_ROLE), **{role: _role_config(role) for role in DATABASE_ROLES}}
+DATABASE_ROUTERS = ["tenants.scope.ScopeRouter"]
+
+# --- Celery: messages are wake-ups, the truth is a row ---------------------------------------------
+CELERY = {
+    "broker_url": VALKEY_URL,
+    "task_ignore_result": True,
+    "task_default_queue": "default",
+    "task_acks_late": True,
+    "worker_prefetch_multiplier": 1,
+    "task_soft_time_limit": 240,
+    "task_time_limit": 300,
+    "broker_transport_options": {"visibility_timeout": 900},
+    "broker_connection_retry_on_startup": True,
+    "timezone": "UTC",
+    "beat_schedule": {
+        "sweep-expired-holds": {
+            "task": "quotas.tasks.sweep_expired_holds",
+            "schedule": float(TUNING["SLUICE_SWEEP_S"]),
+            "options": {"queue": "ledger", "expires": TUNING["SLUICE_SWEEP_S"]},
+        },
+        "make-partitions": {
+            "task": "quotas.tasks.make_partitions",
+            "schedule": 3600.0,
+            "options": {"queue": "default", "expires": 3600},
+        },
+        "audit": {
+            "task": "quotas.tasks.run_audit",
+            "schedule": 3600.0,
+            "options": {"queue": "default", "expires": 3600},
+        },
+    },
+}
+
+LOGGING_CONFIG = None  # portal.kit.logs.configure() sets logging up, the same for every process.

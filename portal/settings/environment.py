@@ -1,0 +1,131 @@
+"""Reads the environment: every value is validated, and an unknown SLUICE_ variable is refused.
+
+A typo in a setting that concerns money or access must stop the start, not be ignored.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from django.core.exceptions import ImproperlyConfigured
+
+ENVIRONMENTS = ("development", "production", "test")
+
+# The database roles of the design. Each process names the one that its `default` alias uses.
+DATABASE_ROLES = ("owner", "tenant", "operator", "auth", "dataplane", "ingest")
+
+# Every tunable: name → (default, lowest, highest). Seconds, bytes and counts as the suffix says.
+TUNABLES: Mapping[str, tuple[int, int, int]] = {
+    "SLUICE_LEASE_S": (20, 4, 600),
+    "SLUICE_CHECKPOINT_S": (2, 1, 60),
+    "SLUICE_SWEEP_S": (20, 2, 3600),
+    "SLUICE_DRAIN_S": (15, 0, 3600),
+    "SLUICE_MAX_BODY_BYTES": (8 * 2**20, 1024, 256 * 2**20),
+    "SLUICE_BODY_TIMEOUT_S": (20, 1, 600),
+    "SLUICE_ADMISSION_DEADLINE_S": (5, 1, 60),
+    "SLUICE_CONNECT_TIMEOUT_S": (5, 1, 60),
+    "SLUICE_FIRST_BYTE_TIMEOUT_S": (120, 1, 3600),
+    "SLUICE_IDLE_TIMEOUT_S": (60, 1, 3600),
+    "SLUICE_CALL_TIMEOUT_S": (900, 1, 86400),
+    "SLUICE_MAX_CALLS": (4000, 1, 100000),
+    "SLUICE_GATEWAY_POOL": (10, 8, 64),
+    "SLUICE_KEY_OVERLAP_S": (86400, 0, 30 * 86400),
+    "SLUICE_RATE_LIMIT_RPM": (0, 0, 10_000_000),
+}
+
+KNOWN_SLUICE_NAMES = frozenset(TUNABLES) | {"SLUICE_ENV", "SLUICE_CURRENCIES", "SLUICE_LOG_LEVEL"}
+
+
+def select_settings(*, database_role: str) -> None:
+    """Point Django at the settings module of SLUICE_ENV and name this process's database role.
+
+    Raises ImproperlyConfigured for an unknown environment. Does not override what is already set.
+    """
+    name = os.environ.get("SLUICE_ENV", "development")
+    if name not in ENVIRONMENTS:
+        raise ImproperlyConfigured(f"SLUICE_ENV is {name!r}; it must be one of {', '.join(ENVIRONMENTS)}")
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", f"portal.settings.{name}")
+    os.environ.setdefault("DATABASE_ROLE", database_role)
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """One reading of the environment.
+
+    Errors: ImproperlyConfigured, naming the variable and what it may be.
+    """
+
+    values: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+
+    def __post_init__(self) -> None:
+        unknown = sorted(
+            name for name in self.values if name.startswith("SLUICE_") and name not in KNOWN_SLUICE_NAMES
+        )
+        if unknown:
+            raise ImproperlyConfigured(f"Unknown setting: {', '.join(unknown)}")
+
+    def text(self, name: str, default: str | None = None) -> str:
+        value = self.values.get(name, "")
+        if value:
+            return value
+        if default is None:
+            raise ImproperlyConfigured(f"{name} must be set")
+        return default
+
+    def optional(self, name: str) -> str | None:
+        return self.values.get(name) or None
+
+    def choice(self, name: str, allowed: tuple[str, ...], default: str) -> str:
+        value = self.text(name, default)
+        if value not in allowed:
+            raise ImproperlyConfigured(f"{name} is {value!r}; it must be one of {', '.join(allowed)}")
+        return value
+
+    def names(self, name: str, default: str) -> tuple[str, ...]:
+        return tuple(part.strip() for part in self.text(name, default).split(",") if part.strip())
+
+    def path(self, name: str) -> Path | None:
+        value = self.optional(name)
+        return Path(value) if value else None
+
+    def tunable(self, name: str) -> int:
+        default, lowest, highest = TUNABLES[name]
+        text = self.values.get(name, "")
+        if not text:
+            return default
+        try:
+            value = int(text)
+        except ValueError:
+            raise ImproperlyConfigured(f"{name} is {text!r}; it must be a whole number") from None
+        if not lowest <= value <= highest:
+            raise ImproperlyConfigured(f"{name} is {value}; it must be from {lowest} to {highest}")
+        return value
+
+    def tunables(self) -> dict[str, int]:
+        return {name: self.tunable(name) for name in TUNABLES}
+
+
+def database_config(url: str, *, role: str | None, application: str) -> dict[str, object]:
+    """A Django DATABASES entry of a postgresql:// URL.
+
+    role: the PostgreSQL role that the session takes at its start; None keeps the login's own.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in {"postgresql", "postgres"}:
+        raise ImproperlyConfigured("DATABASE_URL must start with postgresql://")
+    query = dict(parse_qsl(parts.query))
+    startup = "-c timezone=UTC" if role is None else f"-c timezone=UTC -c role={role}"
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": unquote(parts.path.lstrip("/")),
+        "USER": unquote(parts.username or ""),
+        "PASSWORD": unquote(parts.password or ""),
+        "HOST": query.pop("host", parts.hostname or ""),
+        "PORT": str(parts.port or ""),
+        "CONN_MAX_AGE": 60,
+        "CONN_HEALTH_CHECKS": True,
+        "OPTIONS": {**query, "options": startup, "application_name": application},
+        "TEST": {"MIRROR": None},
+    }
