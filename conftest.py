@@ -1,0 +1,76 @@
+"""One PostgreSQL and one Valkey for the whole test session, real and migrated.
+
+Tests commit for real and each makes its own organization, so they do not meet; at the end the audit
+of every invariant runs over all that they left behind.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from devstack.testing import Services, start_services
+from tests.gateway_process import RunningGateway, running_gateway
+
+SERVICES = pytest.StashKey[Services]()
+FOLDER = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Django reads its settings when test modules are collected, so the servers start before that."""
+    os.environ["SLUICE_ENV"] = "test"
+    os.environ["DATABASE_ROLE"] = "auth"
+    folder = tempfile.TemporaryDirectory(prefix="sluice-test-", ignore_cleanup_errors=True)
+    services = start_services(Path(folder.name))
+    config.stash[FOLDER] = folder
+    config.stash[SERVICES] = services
+    from portal.kit.secrets import SecretStore
+
+    SecretStore.create_missing(services.secrets_dir)
+    os.environ["DATABASE_URL"] = services.database_url
+    os.environ["VALKEY_URL"] = services.valkey_url
+    os.environ["SECRETS_DIR"] = str(services.secrets_dir)
+    os.environ["DJANGO_SETTINGS_MODULE"] = "portal.settings.test"
+    import django
+    from django.test.utils import setup_test_environment
+
+    django.setup()
+    setup_test_environment()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if SERVICES in config.stash:
+        config.stash[SERVICES].stop()
+    if FOLDER in config.stash:
+        config.stash[FOLDER].cleanup()
+
+
+@pytest.fixture(scope="session")
+def services(pytestconfig: pytest.Config) -> Services:
+    return pytestconfig.stash[SERVICES]
+
+
+@pytest.fixture(scope="session")
+def database(services: Services) -> Iterator[None]:
+    """A migrated database; when the session ends, every invariant must hold on what the tests left."""
+    from django.core.management import call_command
+    from django.db import connections
+
+    call_command("migrate", database="owner", verbosity=0)
+    yield
+    from quotas import audit
+
+    violated = [result for result in audit.run() if not result.holds]
+    connections.close_all()
+    assert not violated, f"the tests left violated invariants behind: {violated}"
+
+
+@pytest.fixture(scope="session")
+def gateway(database: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
+    """A gateway process that tests share; tests that kill or stop one start their own."""
+    with running_gateway(tmp_path_factory.mktemp("gateway")) as running:
+        yield running
