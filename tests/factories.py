@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 from django.conf import settings
+from django.db import transaction
 
 from models_catalog import operations as catalog_operations
 from models_catalog.models import (
@@ -196,8 +197,9 @@ def make_model(
     prices: nano-units per million tokens by class; None leaves the model without a price. Other fields
     are those of CatalogModel.
     """
-    backend_id = backend_id or make_backend()
-    with role_scope("operator"):
+    # All at once, so that no running gateway sees a part of it.
+    with role_scope("operator"), transaction.atomic(using="operator"):
+        backend_id = backend_id or make_backend()
         model = CatalogModel.objects.create(
             slug=unique_name("test/model"),
             display_name="Test model",
@@ -209,11 +211,17 @@ def make_model(
         deployment = Deployment.objects.create(
             model=model, backend_id=backend_id, upstream_model=upstream_model
         )
-    made = ModelFixture(model.id, model.slug, backend_id, deployment.id, upstream_model=upstream_model)
-    if prices is None:
-        return made
-    version_id = make_price(model.id, currency=currency, prices=prices, lines=lines)
-    return replace(made, price_version_id=version_id)
+        version_id = (
+            None if prices is None else make_price(model.id, currency=currency, prices=prices, lines=lines)
+        )
+    return ModelFixture(
+        model.id,
+        model.slug,
+        backend_id,
+        deployment.id,
+        price_version_id=version_id,
+        upstream_model=upstream_model,
+    )
 
 
 def enable(tenant: TenantFixture, model: ModelFixture) -> None:

@@ -129,6 +129,8 @@ def refusal(answer: AdmissionAnswer, *, slug: str, output_cap_tokens: int) -> Ca
                 type="permission_error",
                 param="model",
             )
+        case Refusal.NOT_DEPLOYED:
+            return backend_unavailable()
         case Refusal.INSUFFICIENT_FUNDS:
             return _insufficient(answer, output_cap_tokens)
         case _:

@@ -170,14 +170,14 @@ class Migration(migrations.Migration):
                 ('overrun_nanos', models.BigIntegerField()),
                 ('basis', models.CharField(choices=[('FINAL_USAGE', 'Final Usage'), ('CHECKPOINT', 'Checkpoint'), ('EVENTS', 'Events'), ('NOTHING', 'Nothing')], max_length=16)),
                 ('provenance', models.CharField(choices=[('MEASURED', 'Measured'), ('ESTIMATED', 'Estimated')], max_length=16)),
-                ('source', models.CharField(choices=[('GATEWAY', 'Gateway'), ('SWEEPER', 'Sweeper')], max_length=16)),
+                ('source', models.CharField(choices=[('GATEWAY', 'Gateway'), ('SWEEPER', 'Sweeper'), ('FEED', 'Feed')], max_length=16)),
                 ('payload_sha256', models.BinaryField(max_length=32)),
                 ('transfer_id', models.UUIDField(blank=True, null=True)),
                 ('recorded_at', models.DateTimeField()),
             ],
             options={
                 'indexes': [models.Index(fields=['tenant', 'request'], name='usage_tenant_request')],
-                'constraints': [models.CheckConstraint(condition=models.Q(('cost_nanos', django.db.models.expressions.CombinedExpression(models.F('charged_nanos'), '+', models.F('overrun_nanos'))), ('charged_nanos__gte', django.db.models.expressions.CombinedExpression(models.F('granted_nanos'), '+', models.F('receivable_nanos'))), ('granted_nanos__gte', 0), ('overrun_nanos__gte', 0), ('receivable_nanos__gte', 0)), name='usage_amounts_add_up'), models.CheckConstraint(condition=models.Q(('cached_tokens__lte', django.db.models.expressions.CombinedExpression(models.F('prompt_tokens'), '-', models.F('image_tokens'))), ('reasoning_tokens__lte', models.F('completion_tokens'))), name='usage_parts_within_whole')],
+                'constraints': [models.CheckConstraint(condition=models.Q(('cost_nanos', django.db.models.expressions.CombinedExpression(models.F('charged_nanos'), '+', models.F('overrun_nanos'))), ('charged_nanos__gte', django.db.models.expressions.CombinedExpression(models.F('granted_nanos'), '+', models.F('receivable_nanos'))), ('granted_nanos__gte', 0), ('overrun_nanos__gte', 0), ('receivable_nanos__gte', 0)), name='usage_amounts_add_up'), models.CheckConstraint(condition=models.Q(('cached_tokens__lte', django.db.models.expressions.CombinedExpression(models.F('prompt_tokens'), '-', models.F('image_tokens'))), ('reasoning_tokens__lte', models.F('completion_tokens'))), name='usage_parts_within_whole'), models.CheckConstraint(condition=models.Q(('basis__in', ['FINAL_USAGE', 'CHECKPOINT', 'EVENTS', 'NOTHING']), ('provenance__in', ['MEASURED', 'ESTIMATED']), ('source__in', ['GATEWAY', 'SWEEPER', 'FEED'])), name='usage_kinds_known')],
             },
         ),
         migrations.CreateModel(

@@ -180,6 +180,7 @@ class Provenance(models.TextChoices):
 class UsageSource(models.TextChoices):
     GATEWAY = "GATEWAY"
     SWEEPER = "SWEEPER"
+    FEED = "FEED"
 
 
 class UsageRecord(models.Model):
@@ -228,6 +229,12 @@ class UsageRecord(models.Model):
                 condition=Q(cached_tokens__lte=F("prompt_tokens") - F("image_tokens"))
                 & Q(reasoning_tokens__lte=F("completion_tokens")),
                 name="usage_parts_within_whole",
+            ),
+            models.CheckConstraint(
+                condition=Q(basis__in=Basis.values)
+                & Q(provenance__in=Provenance.values)
+                & Q(source__in=UsageSource.values),
+                name="usage_kinds_known",
             ),
         ]
         indexes = [models.Index(fields=["tenant", "request"], name="usage_tenant_request")]

@@ -49,6 +49,8 @@ BEGIN
               WHERE g.tenant_id = x.tenant_id AND g.model_id = x.model_id AND g.ended_at IS NULL) AS is_granted,
       EXISTS (SELECT 1 FROM models_catalog_apikeymodel km
               WHERE km.api_key_id = x.api_key_id AND km.model_id = x.model_id) AS is_listed,
+      EXISTS (SELECT 1 FROM models_catalog_deployment d
+              WHERE d.id = x.deployment_id AND d.model_id = x.model_id) AS is_served,
       v.version_id, v.window_id, p.prompt_price, p.output_price, p.request_price,
       q.payload_sha256 AS known_payload, h.amount_nanos AS known_hold, h.state AS known_state
     FROM (
@@ -93,6 +95,7 @@ BEGIN
       WHEN r.model_state IS DISTINCT FROM 'ACTIVE' THEN 'MODEL_UNKNOWN'
       WHEN NOT r.is_granted THEN 'MODEL_NOT_ENABLED'
       WHEN r.restricts_models AND NOT r.is_listed THEN 'MODEL_NOT_ON_KEY'
+      WHEN NOT r.is_served THEN 'NOT_DEPLOYED'
       WHEN r.prompt_price IS NULL OR r.output_price IS NULL THEN 'NO_PRICE'
     END;
     IF v_reason IS NULL THEN
@@ -148,7 +151,7 @@ RETURNS boolean LANGUAGE sql AS $$
   WITH added AS (
     INSERT INTO quotas_attempt (id, request_id, tenant_id, deployment_id, ordinal, choice_index, started_at, wire_id)
     SELECT p_attempt, h.request_id, h.tenant_id, p_deployment,
-      (SELECT count(*) + 1 FROM quotas_attempt WHERE request_id = p_request), p_choice, clock_timestamp(), ''
+      (SELECT count(*) + 1 FROM quotas_attempt WHERE request_id = p_request AND choice_index = p_choice), p_choice, clock_timestamp(), ''
     FROM quotas_hold h
     WHERE h.request_id = p_request AND h.state = 'PENDING' AND h.lease_until > clock_timestamp()
     ON CONFLICT DO NOTHING

@@ -16,7 +16,8 @@ RETURNS TABLE (request_id uuid, is_renewed boolean) LANGUAGE sql AS $$
       lease_until = clock_timestamp() + make_interval(secs => p_lease_s),
       checkpoint_at = CASE WHEN r.completion_tokens > 0 THEN clock_timestamp() ELSE h.checkpoint_at END,
       checkpoint_prompt_tokens = greatest(h.checkpoint_prompt_tokens, r.prompt_tokens),
-      checkpoint_cached_tokens = CASE WHEN r.completion_tokens > 0 THEN r.cached_tokens ELSE h.checkpoint_cached_tokens END,
+      checkpoint_cached_tokens = CASE WHEN r.completion_tokens > 0 AND r.completion_tokens >= h.checkpoint_completion_tokens
+        THEN r.cached_tokens ELSE h.checkpoint_cached_tokens END,
       checkpoint_completion_tokens = greatest(h.checkpoint_completion_tokens, r.completion_tokens),
       checkpoint_reasoning_tokens = greatest(h.checkpoint_reasoning_tokens, r.reasoning_tokens)
     FROM rows r JOIN locked USING (request_id)

@@ -71,9 +71,10 @@ class Call:
     def renew(self, facts: Facts) -> None:
         """A checkpoint: the lease begins anew, and counts never go back."""
         self.lease_is_over = False
+        is_newer = 0 < facts.completion >= self.seen.completion
         self.seen = Facts(
             max(self.seen.prompt, facts.prompt),
-            facts.cached if facts.completion else self.seen.cached,
+            facts.cached if is_newer else self.seen.cached,
             0,
             max(self.seen.completion, facts.completion),
             max(self.seen.reasoning, facts.reasoning),

@@ -169,6 +169,13 @@ def test_a_restricted_key(tenant: TenantFixture, model: ModelFixture, dataplane:
     assert admit_one(dataplane, admission_row(tenant, listed)).verdict == Verdict.ADMITTED
 
 
+def test_a_deployment_of_another_model_is_refused(
+    tenant: TenantFixture, model: ModelFixture, dataplane: Connection
+) -> None:
+    elsewhere = admission_row(tenant, model, deployment_id=make_model().deployment_id)
+    assert_refused(dataplane, elsewhere, Refusal.NOT_DEPLOYED)
+
+
 def test_no_price_for_the_model_currency_or_service_tier(
     tenant: TenantFixture, model: ModelFixture, dataplane: Connection
 ) -> None:
@@ -213,8 +220,9 @@ def test_an_id_that_was_refused_may_come_again(model: ModelFixture, dataplane: C
 def test_a_bad_row_leaves_nothing_of_its_batch(
     tenant: TenantFixture, model: ModelFixture, dataplane: Connection
 ) -> None:
-    good, bad = admission_row(tenant, model), admission_row(tenant, model, deployment_id=uuid7())
-    with pytest.raises(psycopg.errors.ForeignKeyViolation):
+    good = admission_row(tenant, model)
+    bad = admission_row(tenant, model, attempt_id=good.attempt_id)
+    with pytest.raises(psycopg.errors.UniqueViolation):
         admit(dataplane, good, bad)
     assert rows_of("quotas_hold", request_id=good.request_id) == []
     assert money_of(tenant.id).pending == 0

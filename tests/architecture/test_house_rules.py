@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from django.db.migrations.loader import MigrationLoader
+
+from portal.kit.migrations import LockTimeout
 
 ROOT = Path(__file__).resolve().parents[2]
 PRODUCT = ("portal", "tenants", "models_catalog", "quotas", "devstack")
@@ -78,3 +81,15 @@ def test_domain_operations_take_keywords_only(package: str) -> None:
             if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and node.args.args:
                 positional.append(f"{path.relative_to(ROOT)}:{node.name}")
     assert not positional
+
+
+def test_every_migration_gives_up_on_a_lock_that_it_cannot_have() -> None:
+    loader = MigrationLoader(None)
+    ours = {
+        key: migration
+        for key, migration in loader.disk_migrations.items()
+        if key[0] in {"tenants", "models_catalog", "quotas", "portal"}
+    }
+    assert ours
+    unguarded = [key for key, one in ours.items() if not isinstance(one.operations[0], LockTimeout)]
+    assert not unguarded

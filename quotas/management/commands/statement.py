@@ -5,19 +5,26 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from portal.kit.ids import PREFIXES, InvalidPublicId, parse_public_id, public_id
+from portal.kit.ids import PREFIXES, public_id
 from portal.kit.money import format_nanos
 from quotas.ledger.queries import Statement, StatementNotFound, open_statement
+from tenants.queries import TenantName, find_tenants
+from tenants.scope import role_scope
 
 AMOUNT_WIDTH = 22
 LINE_LABEL_WIDTH = 104
 
 
 class Command(BaseCommand):
-    help = "Prints the statement of an organization (org_…); exits 1 when it does not add up."
+    help = "Prints the statement of an organization; exits 1 when it does not add up."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("tenant", help="public id of the organization, org_…")
+        parser.add_argument(
+            "tenant",
+            nargs="?",
+            default="",
+            help="its public id (org_…), its name, or a member's e-mail address",
+        )
         parser.add_argument("--from", dest="from_day", help="first day, such as 2026-01-31 (UTC)")
         parser.add_argument("--to", dest="to_day", help="the day after the last one (UTC)")
 
@@ -25,20 +32,31 @@ class Command(BaseCommand):
         from_at, to_at = _midnight(options["from_day"], "--from"), _midnight(options["to_day"], "--to")
         if from_at is not None and to_at is not None and to_at <= from_at:
             raise CommandError("--to must be later than --from")
+        tenant = self._find(options["tenant"])
         try:
-            tenant_id = parse_public_id(PREFIXES["organization"], options["tenant"])
-            with open_statement(tenant_id=tenant_id, from_at=from_at, to_at=to_at) as statement:
+            with open_statement(tenant_id=tenant.id, from_at=from_at, to_at=to_at) as statement:
                 period = f"from {_day(from_at, 'the beginning')} until before {_day(to_at, 'now')}"
-                # People choose names; nothing in them may steer the terminal.
-                name = "".join(sign if sign.isprintable() else "?" for sign in statement.name)
-                self.stdout.write(f"{options['tenant']} ({name}), {statement.currency}, {period}")
+                self.stdout.write(
+                    f"{tenant.public_id} ({_printable(statement.name)}), {statement.currency}, {period}"
+                )
                 difference_nanos = self._print(statement)
-        except (InvalidPublicId, StatementNotFound):
+        except StatementNotFound:
             raise CommandError(f"there is no organization {options['tenant']}") from None
         if difference_nanos:
             amount = format_nanos(difference_nanos, statement.currency, sign=True)
             raise CommandError(f"does not add up: opening and lines differ from closing by {amount}")
         self.stdout.write("adds up")
+
+    def _find(self, text: str) -> TenantName:
+        """The one organization that is meant. CommandError with a list to choose from otherwise."""
+        with role_scope("operator"):
+            found = find_tenants(text=text)
+        if len(found) == 1:
+            return found[0]
+        if text and not found:
+            raise CommandError(f"there is no organization {text}")
+        names = "\n".join(f"  {tenant.public_id}  {_printable(tenant.name)}" for tenant in found)
+        raise CommandError(f"which organization?\n{names}" if found else "there is no organization yet")
 
     def _print(self, statement: Statement) -> int:
         """Print everything; nano-units that opening and lines come to above the closing balance."""
@@ -64,6 +82,11 @@ class Command(BaseCommand):
 
     def _line(self, label: str, amount: str, balance: str) -> None:
         self.stdout.write(f"{label:<{LINE_LABEL_WIDTH}}{amount:>{AMOUNT_WIDTH}}{balance:>{AMOUNT_WIDTH}}")
+
+
+def _printable(name: str) -> str:
+    # People choose names; nothing in them may steer the terminal.
+    return "".join(sign if sign.isprintable() else "?" for sign in name)
 
 
 def _midnight(day: str | None, option: str) -> datetime | None:
