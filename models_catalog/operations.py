@@ -32,10 +32,9 @@ def enable_model(*, tenant_id: UUID, slug: str) -> None:
 
 
 def end_grant(*, tenant_id: UUID, slug: str, now: datetime) -> None:
-    """Take a model away from an organization: its next call is refused. Errors: ModelNotFound."""
-    ModelGrant.objects.filter(tenant_id=tenant_id, model_id=_model_id(slug), ended_at=None).update(
-        ended_at=now
-    )
+    """Take a model away from an organization: its next call is refused. Works for retired models as well;
+    without such a grant it changes nothing."""
+    ModelGrant.objects.filter(tenant_id=tenant_id, model__slug=slug, ended_at=None).update(ended_at=now)
 
 
 def restrict_api_key(*, tenant_id: UUID, key_id: UUID, slugs: Sequence[str]) -> None:

@@ -102,10 +102,15 @@ async def open_attempt(
     request_id: UUID,
     deployment_id: UUID,
     choice_index: int,
+    ordinal: int,
 ) -> bool:
-    """Commit a further attempt before it is sent. False: the hold is gone and nothing may be sent."""
+    """Commit a further attempt (the `ordinal`th of its choice, from 1) before it is sent.
+
+    False: the hold is gone and nothing may be sent.
+    """
     cursor = await connection.execute(
-        "SELECT quotas_open_attempt(%s, %s, %s, %s)", (attempt_id, request_id, deployment_id, choice_index)
+        "SELECT quotas_open_attempt(%s, %s, %s, %s, %s)",
+        (attempt_id, request_id, deployment_id, choice_index, ordinal),
     )
     row = await cursor.fetchone()
     return bool(row and row[0])

@@ -8,6 +8,8 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
@@ -22,6 +24,9 @@ from quotas.metering.facts import UsageFacts
 from quotas.models import UsageSource
 
 logger = logging.getLogger(__name__)
+
+# How long a sweep queues for the wallet of a busy tenant.
+SWEEP_BLOCK_MS = 500
 
 
 class Verdict(StrEnum):
@@ -183,14 +188,18 @@ def sweep_expired_holds(*, lease_s: int, batch_size: int = 200, max_batches: int
     return SweepReport(found=found, resolved=resolved, left=found - resolved)
 
 
-def _sweep(cursor: CursorWrapper, expired: Sequence[tuple[UUID, UUID]]) -> int:
-    """Settle these holds, given as (request, tenant) and sorted by tenant; how many were resolved."""
+def _sweep(cursor: CursorWrapper, expired: Sequence[tuple[UUID, UUID]], *, block_ms: int = 0) -> int:
+    """Settle these holds, given as (request, tenant) and sorted by tenant; how many were resolved.
+
+    A tenant whose wallet is taken gets one more try that queues for it: the wallet of a busy tenant is
+    never free by chance.
+    """
     rows = [
         {"request_id": str(request_id), "tenant_id": str(tenant_id), "source": UsageSource.SWEEPER.value}
         for request_id, tenant_id in expired
     ]
     try:
-        cursor.execute(_SETTLE, (msgspec.json.encode(rows).decode(), 0))
+        cursor.execute(_SETTLE, (msgspec.json.encode(rows).decode(), block_ms))
     except DatabaseError as error:
         cause = error.__cause__
         if getattr(cause, "sqlstate", None) is None:
@@ -198,7 +207,9 @@ def _sweep(cursor: CursorWrapper, expired: Sequence[tuple[UUID, UUID]]) -> int:
         is_one_tenant = expired[0][1] == expired[-1][1]
         if len(expired) > 1 and not (is_one_tenant and isinstance(cause, LockNotAvailable)):
             middle = len(expired) // 2
-            return _sweep(cursor, expired[:middle]) + _sweep(cursor, expired[middle:])
+            return _sweep(cursor, expired[:middle], block_ms=block_ms) + _sweep(
+                cursor, expired[middle:], block_ms=block_ms
+            )
         logger.warning(
             "quotas.holds.not_swept",
             extra={
@@ -209,4 +220,9 @@ def _sweep(cursor: CursorWrapper, expired: Sequence[tuple[UUID, UUID]]) -> int:
             },
         )
         return 0
-    return sum(1 for answer in cursor.fetchall() if answer[1] == Verdict.SETTLED)
+    answers = {answer[0]: answer[1] for answer in cursor.fetchall()}
+    resolved = sum(1 for verdict in answers.values() if verdict == Verdict.SETTLED)
+    busy = [hold for hold in expired if answers.get(hold[0]) == "BUSY"]
+    for _, holds in groupby(busy, key=itemgetter(1)):
+        resolved += _sweep(cursor, list(holds), block_ms=SWEEP_BLOCK_MS)
+    return resolved

@@ -35,6 +35,9 @@ class ScopeConflict(RuntimeError):
 
 
 _current: ContextVar[Scope | None] = ContextVar("tenants_scope", default=None)
+# Whose rows the tenant connection's open transaction shows. A scope of another role in between does not
+# end that transaction, so this is remembered apart from the current scope.
+_open_tenant: ContextVar[UUID | None] = ContextVar("tenants_open_tenant", default=None)
 
 
 def current_scope() -> Scope | None:
@@ -48,16 +51,17 @@ def tenant_scope(tenant_id: UUID) -> Iterator[None]:
     The setting is local to the transaction, so a pooled connection forgets it when it ends.
     Errors: ScopeConflict inside the scope of another organization.
     """
-    outer = _current.get()
-    if outer is not None and outer.role == "tenant" and outer.tenant_id != tenant_id:
+    if _open_tenant.get() not in (None, tenant_id):
         raise ScopeConflict("a scope of another organization is open")
     token = _current.set(Scope("tenant", tenant_id))
+    open_token = _open_tenant.set(tenant_id)
     try:
         with transaction.atomic(using="tenant"):
             with connections["tenant"].cursor() as cursor:
                 cursor.execute("SELECT set_config('app.tenant_id', %s, true)", [str(tenant_id)])
             yield
     finally:
+        _open_tenant.reset(open_token)
         _current.reset(token)
 
 

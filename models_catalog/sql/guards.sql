@@ -39,7 +39,10 @@ BEGIN
         USING ERRCODE = '23001';
     END IF;
   ELSIF NEW.published_at IS NOT NULL THEN
-    PERFORM now() AT TIME ZONE NEW.time_zone;
+    -- A name of the list: PostgreSQL takes POSIX forms as well, where UTC+8 lies west of Greenwich.
+    IF NOT EXISTS (SELECT 1 FROM pg_timezone_names WHERE name = NEW.time_zone) THEN
+      RAISE EXCEPTION '% is not a time zone', NEW.time_zone USING ERRCODE = '22023';
+    END IF;
     SELECT string_agg(t.service_tier || '/' || c.token_class, ', ') INTO v_gap
     FROM (SELECT DISTINCT service_tier FROM models_catalog_priceline WHERE version_id = NEW.id
           UNION SELECT 'standard') t

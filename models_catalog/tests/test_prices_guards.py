@@ -188,11 +188,12 @@ def test_a_version_with_a_gap_is_not_published(lines: list[Line], gap: str) -> N
         )
 
 
-def test_a_version_in_an_unknown_time_zone_is_not_published() -> None:
+@pytest.mark.parametrize("time_zone", ["Mars/Olympus", "UTC+8", "<X>-03"])
+def test_a_version_in_an_unknown_time_zone_is_not_published(time_zone: str) -> None:
     with undone():
-        draft = make_draft(LINES, time_zone="Mars/Olympus")
+        draft = make_draft(LINES, time_zone=time_zone)
         publish_sql = "UPDATE models_catalog_priceversion SET published_at = now() WHERE id = %s"
-        refused(publish_sql, [draft.version_id], "not recognized", DataError)
+        refused(publish_sql, [draft.version_id], "is not a time zone", DataError)
 
 
 @pytest.mark.parametrize(

@@ -135,15 +135,29 @@ class ChoiceRun:
             attempt_id = None
         raise failure
 
+    async def _leave_if_stopped(self) -> None:
+        """Raises CancelledError when the call was stopped. A cancellation can get lost on the way: Python
+        3.11's wait_for, which the connection pool uses, drops one that comes together with the answer."""
+        if not self._hold_is_ours():
+            await asyncio.sleep(0)
+            raise asyncio.CancelledError
+
     async def _open_attempt(self, attempt_id: UUID, route: Route) -> bool:
         """Commit a further attempt before it is sent; without its row nothing may be sent."""
+        # Until it is known to be entered, whoever leaves in between must not leave it open.
+        unsent = AttemptRecord(attempt_id)
         try:
             return await self._runtime.database.open_attempt(
                 attempt_id=attempt_id,
                 request_id=self._request_id,
                 deployment_id=route.deployment_id,
                 choice_index=self._index,
+                ordinal=len(self.attempts) + 1,
             )
+        except asyncio.CancelledError:
+            unsent.outcome = self._outcome_if_cancelled()
+            self.attempts.append(unsent.end(None))
+            raise
         except Exception:
             logger.exception("inference.attempt.not_recorded", extra={"request": str(self._request_id)})
             return False
@@ -158,6 +172,7 @@ class ChoiceRun:
         self._progress_s = time.monotonic()
         upstreams.entered(route)
         try:
+            await self._leave_if_stopped()
             await self._exchange(route, attempt, is_fresh=is_fresh)
         except asyncio.CancelledError:
             attempt.outcome = self._outcome_if_cancelled()
@@ -230,6 +245,7 @@ class ChoiceRun:
             raise TryElsewhere(errors.backend_failed()) from error
         attempt.first_byte(route)
         attempt.wire_id = answer.wire_id
+        await self._leave_if_stopped()
         self.plain, self._plain_engine = answer, route.engine
         await self._outlet.answer(self)
         attempt.outcome = AttemptOutcome.COMPLETED
@@ -268,9 +284,8 @@ class ChoiceRun:
     async def _pass_events(self, events: list[bytes], route: Route, attempt: AttemptRecord) -> EventRun:
         """Send a run of events and note what they delivered."""
         self._progress_s = time.monotonic()
-        if not self._hold_is_ours():
-            # Nothing may be delivered on credit: wait for the cancellation that is on its way.
-            await asyncio.get_running_loop().create_future()
+        # Nothing may be delivered on credit.
+        await self._leave_if_stopped()
         if not self.has_started:
             events = await self._begin_stream(events, route, attempt)
         run = read_run(events, engine=route.engine, include_usage=self._include_usage)

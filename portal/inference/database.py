@@ -1,9 +1,10 @@
 """The gateway's way to PostgreSQL: one pool, and the two group commits over it."""
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import psycopg
@@ -15,6 +16,12 @@ from portal.kit.batching import Busy, LaneLocked
 from quotas import admission, settlement
 
 logger = logging.getLogger(__name__)
+
+ResultT = TypeVar("ResultT")
+# For look-ups that a caller waits for.
+LOOK_UP_TIMEOUT_S = 3.0
+# Further attempts queue here and not in the pool, whose queue is short: a call has up to eight of them.
+ATTEMPTS_AT_A_TIME = 2
 
 # How long a lane of a locked tenant waits for the lock in one try. Short, because lanes share few
 # connections: a busy tenant that two gateways serve is often on a lane, and would wait for one that is
@@ -60,6 +67,22 @@ def _lock_of_one(rows: Sequence[object]) -> Iterator[None]:
         raise LaneLocked from error
 
 
+async def in_time(work: Coroutine[Any, Any, ResultT], timeout_s: float) -> ResultT:
+    """The result of database work, or psycopg.OperationalError after `timeout_s` seconds. Cancelling a
+    statement on a server that hangs takes ten seconds more; nobody waits for that here."""
+    task = asyncio.ensure_future(work)
+    try:
+        done, _ = await asyncio.wait({task}, timeout=timeout_s)
+    except asyncio.CancelledError:
+        task.cancel()
+        raise
+    if not done:
+        task.cancel()
+        task.add_done_callback(lambda late: late.cancelled() or late.exception())
+        raise psycopg.OperationalError("the database did not answer in time")
+    return task.result()
+
+
 class Database:
     """Connections under the data plane's role, each statement its own transaction."""
 
@@ -76,6 +99,8 @@ class Database:
             open=False,
             name="dataplane",
         )
+
+        self._attempt_slots = asyncio.Semaphore(ATTEMPTS_AT_A_TIME)
 
     async def open(self) -> None:
         await self._pool.open(wait=False)
@@ -114,15 +139,16 @@ class Database:
             raise LaneLocked from error
 
     async def open_attempt(
-        self, *, attempt_id: UUID, request_id: UUID, deployment_id: UUID, choice_index: int
+        self, *, attempt_id: UUID, request_id: UUID, deployment_id: UUID, choice_index: int, ordinal: int
     ) -> bool:
-        async with self.connection() as connection:
+        async with self._attempt_slots, self.connection() as connection:
             return await admission.open_attempt(
                 connection,
                 attempt_id=attempt_id,
                 request_id=request_id,
                 deployment_id=deployment_id,
                 choice_index=choice_index,
+                ordinal=ordinal,
             )
 
     async def settle(

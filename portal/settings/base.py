@@ -1,5 +1,6 @@
 """Settings that every environment shares. The environment decides; nothing here is secret."""
 
+import secrets
 from pathlib import Path
 
 from portal.kit.secrets import SecretStore
@@ -22,7 +23,8 @@ METRICS_TOKEN = environment.optional("METRICS_TOKEN")
 # --- Secrets: numbered peppers and encryption keys, so that they can be rotated --------------------
 SECRETS_DIR = environment.path("SECRETS_DIR")
 SECRET_STORE: SecretStore | None = SecretStore.load(SECRETS_DIR) if SECRETS_DIR else None
-SECRET_KEY = SECRET_STORE.django_secret_key if SECRET_STORE else "no-secrets-dir-configured"
+# Without a store (commands that need none) the key lives as long as the process.
+SECRET_KEY = SECRET_STORE.django_secret_key if SECRET_STORE else secrets.token_urlsafe(50)
 
 # --- What may be tuned ----------------------------------------------------------------------------
 TUNING = environment.tunables()

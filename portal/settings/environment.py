@@ -104,7 +104,14 @@ class Environment:
         return value
 
     def tunables(self) -> dict[str, int]:
-        return {name: self.tunable(name) for name in TUNABLES}
+        values = {name: self.tunable(name) for name in TUNABLES}
+        # A call is cut one checkpoint before its lease ends, and a checkpoint may take a quarter of a lease.
+        lease_s, checkpoint_s = values["SLUICE_LEASE_S"], values["SLUICE_CHECKPOINT_S"]
+        if lease_s < 3 * checkpoint_s:
+            raise ImproperlyConfigured(
+                f"SLUICE_LEASE_S is {lease_s}; it must be at least 3 × SLUICE_CHECKPOINT_S ({checkpoint_s})"
+            )
+        return values
 
 
 def database_config(url: str, *, role: str | None, application: str) -> dict[str, object]:

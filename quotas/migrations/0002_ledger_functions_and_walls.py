@@ -74,7 +74,17 @@ class Migration(migrations.Migration):
         grant("INSERT", FROZEN, "dataplane"),
         grant("INSERT, UPDATE", MOVING, "dataplane"),
         grant("INSERT", LEDGER, "dataplane", "operator"),
-        grant("INSERT", "quotas_wallet, quotas_ledgeraccount", "operator", "auth"),
+        # A wallet begins with nothing: whoever opens one cannot name its amounts.
+        migrations.RunSQL(
+            "ALTER TABLE quotas_wallet "
+            + ", ".join(
+                f"ALTER COLUMN {name}_nanos SET DEFAULT 0"
+                for name in ("paid", "granted", "receivable", "pending", "overdraft")
+            ),
+            migrations.RunSQL.noop,
+        ),
+        grant("INSERT (tenant_id, currency)", "quotas_wallet", "operator", "auth"),
+        grant("INSERT", "quotas_ledgeraccount", "operator", "auth"),
         grant("SELECT", "quotas_wallet, quotas_ledgeraccount, quotas_ledgertransfer", "auth"),
         # Locking a row needs the right to update a column of it; this one cannot take another value.
         grant("UPDATE (currency)", "quotas_wallet", "dataplane"),

@@ -16,6 +16,9 @@ DECLARE
   v_tenants uuid[];
   v_locked uuid[];
   v_now timestamptz;
+  v_is_in_loop boolean := false;
+  v_first uuid;
+  v_last uuid;
   r record;
   v_tenant uuid;
   v_available bigint;
@@ -37,6 +40,11 @@ BEGIN
       FOR NO KEY UPDATE SKIP LOCKED) w;
   END IF;
   v_now := clock_timestamp();
+  -- What touches partitions is planned anew, for the few that the bounds leave; what is done a row is not.
+  PERFORM set_config('plan_cache_mode', 'force_custom_plan', true);
+  -- Bounds of the ids let the planner leave out the other days' partitions, and so spares their locks.
+  SELECT (array_agg(x.request_id ORDER BY x.request_id))[1], (array_agg(x.request_id ORDER BY x.request_id DESC))[1]
+  INTO v_first, v_last FROM jsonb_to_recordset(p_rows) AS x(request_id uuid);
 
   FOR r IN
     SELECT x.*, w.tenant_id AS wallet_tenant_id, w.currency AS wallet_currency,
@@ -63,8 +71,8 @@ BEGIN
     LEFT JOIN tenants_tenant t ON t.id = x.tenant_id
     LEFT JOIN tenants_apikey k ON k.id = x.api_key_id AND k.tenant_id = x.tenant_id
     LEFT JOIN models_catalog_catalogmodel m ON m.id = x.model_id
-    LEFT JOIN quotas_inferencerequest q ON q.id = x.request_id
-    LEFT JOIN quotas_hold h ON h.request_id = x.request_id
+    LEFT JOIN quotas_inferencerequest q ON q.id = x.request_id AND q.id BETWEEN v_first AND v_last
+    LEFT JOIN quotas_hold h ON h.request_id = x.request_id AND h.request_id BETWEEN v_first AND v_last
     LEFT JOIN LATERAL (
       SELECT c.version_id, catalog_window_at(c.version_id, v_now) AS window_id
       FROM (SELECT catalog_version_at(x.model_id, x.tenant_id, w.currency, v_now) AS version_id) c
@@ -72,6 +80,10 @@ BEGIN
     LEFT JOIN LATERAL catalog_hold_prices(v.version_id, x.service_tier, v.window_id, x.prompt_bound_tokens) p ON true
     ORDER BY x.tenant_id, x.ordinality
   LOOP
+    IF NOT v_is_in_loop THEN
+      PERFORM set_config('plan_cache_mode', 'auto', true);
+      v_is_in_loop := true;
+    END IF;
     request_id := r.request_id; reason := NULL; currency := r.wallet_currency; hold_nanos := NULL;
     available_nanos := NULL; pending_nanos := NULL; fit_output_tokens := NULL;
     IF r.wallet_tenant_id IS NOT NULL AND NOT coalesce(r.tenant_id = ANY (v_locked), false) THEN
@@ -88,7 +100,7 @@ BEGIN
       RETURN NEXT; CONTINUE;
     END IF;
     v_reason := CASE
-      WHEN r.key_id IS NULL OR r.key_digest <> decode(r.digest, 'hex') THEN 'KEY_UNKNOWN'
+      WHEN r.key_id IS NULL OR r.key_digest IS DISTINCT FROM decode(r.digest, 'hex') THEN 'KEY_UNKNOWN'
       WHEN r.revoked_at <= v_now THEN 'KEY_REVOKED'
       WHEN r.expires_at <= v_now THEN 'KEY_EXPIRED'
       WHEN r.tenant_state IS DISTINCT FROM 'ACTIVE' OR r.wallet_tenant_id IS NULL THEN 'TENANT_SUSPENDED'
@@ -119,6 +131,7 @@ BEGIN
     verdict := 'ADMITTED'; available_nanos := v_available; pending_nanos := v_pending;
     RETURN NEXT;
   END LOOP;
+  PERFORM set_config('plan_cache_mode', 'force_custom_plan', true);
 
   IF cardinality(v_ids) = 0 THEN
     RETURN;
@@ -145,17 +158,20 @@ BEGIN
 END $$;
 
 -- A further attempt of an admitted call, committed before it is sent. False when the hold is resolved
--- or its lease is over: then nothing may be sent.
-CREATE FUNCTION quotas_open_attempt(p_attempt uuid, p_request uuid, p_deployment uuid, p_choice int)
-RETURNS boolean LANGUAGE sql AS $$
-  WITH added AS (
-    INSERT INTO quotas_attempt (id, request_id, tenant_id, deployment_id, ordinal, choice_index, started_at, wire_id)
-    SELECT p_attempt, h.request_id, h.tenant_id, p_deployment,
-      (SELECT count(*) + 1 FROM quotas_attempt WHERE request_id = p_request AND choice_index = p_choice), p_choice, clock_timestamp(), ''
-    FROM quotas_hold h
-    WHERE h.request_id = p_request AND h.state = 'PENDING' AND h.lease_until > clock_timestamp()
-    ON CONFLICT DO NOTHING
-    RETURNING 1
-  )
-  SELECT EXISTS (SELECT 1 FROM added) OR EXISTS (SELECT 1 FROM quotas_attempt WHERE id = p_attempt)
-$$;
+-- or its lease is over: then nothing may be sent. Asking again for the same attempt changes nothing.
+CREATE FUNCTION quotas_open_attempt(p_attempt uuid, p_request uuid, p_deployment uuid, p_choice int, p_ordinal int)
+RETURNS boolean LANGUAGE plpgsql SET plan_cache_mode = force_custom_plan AS $$
+DECLARE
+  v_tenant uuid;
+BEGIN
+  -- Shared with other attempts, exclusive of whoever resolves the hold.
+  SELECT h.tenant_id INTO v_tenant FROM quotas_hold h
+  WHERE h.request_id = p_request AND h.state = 'PENDING' AND h.lease_until > clock_timestamp() FOR SHARE;
+  IF NOT FOUND THEN
+    RETURN false;
+  END IF;
+  INSERT INTO quotas_attempt (id, request_id, tenant_id, deployment_id, ordinal, choice_index, started_at, wire_id)
+  VALUES (p_attempt, p_request, v_tenant, p_deployment, p_ordinal, p_choice, clock_timestamp(), '')
+  ON CONFLICT DO NOTHING;
+  RETURN true;
+END $$;

@@ -24,8 +24,11 @@ BEGIN
         (now() AT TIME ZONE 'UTC')::date - 1, (now() AT TIME ZONE 'UTC')::date + p_days, interval '1 day') d LOOP
       v_name := v_table || '_' || to_char(v_day, 'YYYYMMDD');
       IF to_regclass('public.' || v_name) IS NULL THEN
-        EXECUTE format('CREATE TABLE public.%I PARTITION OF public.%I FOR VALUES FROM (%L) TO (%L)',
-          v_name, v_table, public.quotas_partition_bound(v_day), public.quotas_partition_bound(v_day + 1));
+        -- Attaching, other than CREATE TABLE … PARTITION OF, waits for no reader and stops none.
+        EXECUTE format('CREATE TABLE public.%I (LIKE public.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS)',
+          v_name, v_table);
+        EXECUTE format('ALTER TABLE public.%I ATTACH PARTITION public.%I FOR VALUES FROM (%L) TO (%L)',
+          v_table, v_name, public.quotas_partition_bound(v_day), public.quotas_partition_bound(v_day + 1));
         v_made := v_made + 1;
       END IF;
     END LOOP;

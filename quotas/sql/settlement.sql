@@ -3,13 +3,22 @@
 -- Answers the requests whose hold is still pending; a call that is missing here must be cut. A hold that
 -- somebody else has locked just now is answered with false: its lease is as it was, and nobody waits.
 CREATE FUNCTION quotas_checkpoint(p_rows jsonb, p_lease_s int)
-RETURNS TABLE (request_id uuid, is_renewed boolean) LANGUAGE sql AS $$
+RETURNS TABLE (request_id uuid, is_renewed boolean) LANGUAGE plpgsql SET plan_cache_mode = force_custom_plan AS $$
+#variable_conflict use_column
+DECLARE
+  v_first uuid;
+  v_last uuid;
+BEGIN
+  -- Bounds of the ids let the planner leave out the other days' partitions, and so spares their locks.
+  SELECT (array_agg(x.request_id ORDER BY x.request_id))[1], (array_agg(x.request_id ORDER BY x.request_id DESC))[1]
+  INTO v_first, v_last FROM jsonb_to_recordset(p_rows) AS x(request_id uuid);
+  RETURN QUERY
   WITH rows AS MATERIALIZED (
     SELECT x.* FROM jsonb_to_recordset(p_rows) AS x(request_id uuid, prompt_tokens bigint, cached_tokens bigint,
       completion_tokens bigint, reasoning_tokens bigint)
   ), locked AS MATERIALIZED (
     SELECT h.request_id FROM quotas_hold h
-    WHERE h.request_id IN (SELECT request_id FROM rows) AND h.state = 'PENDING'
+    WHERE h.request_id BETWEEN v_first AND v_last AND h.request_id IN (SELECT request_id FROM rows) AND h.state = 'PENDING'
     ORDER BY h.request_id FOR NO KEY UPDATE SKIP LOCKED
   ), renewed AS (
     UPDATE quotas_hold h SET
@@ -21,12 +30,12 @@ RETURNS TABLE (request_id uuid, is_renewed boolean) LANGUAGE sql AS $$
       checkpoint_completion_tokens = greatest(h.checkpoint_completion_tokens, r.completion_tokens),
       checkpoint_reasoning_tokens = greatest(h.checkpoint_reasoning_tokens, r.reasoning_tokens)
     FROM rows r JOIN locked USING (request_id)
-    WHERE h.request_id = r.request_id AND h.state = 'PENDING'
+    WHERE h.request_id = r.request_id AND h.request_id BETWEEN v_first AND v_last AND h.state = 'PENDING'
     RETURNING h.request_id
   )
   SELECT h.request_id, EXISTS (SELECT 1 FROM renewed n WHERE n.request_id = h.request_id)
-  FROM quotas_hold h WHERE h.request_id IN (SELECT request_id FROM rows) AND h.state = 'PENDING'
-$$;
+  FROM quotas_hold h WHERE h.request_id BETWEEN v_first AND v_last AND h.request_id IN (SELECT request_id FROM rows) AND h.state = 'PENDING';
+END $$;
 
 -- Settlement: one statement for a batch of calls that have ended.
 --
@@ -45,6 +54,11 @@ DECLARE
   v_tenants uuid[];
   v_locked uuid[];
   v_now timestamptz;
+  v_is_in_loop boolean := false;
+  v_first uuid;
+  v_last uuid;
+  v_first_attempt uuid;
+  v_last_attempt uuid;
   r record;
   u record;
   v_tenant uuid;
@@ -72,11 +86,16 @@ BEGIN
       SELECT tenant_id FROM quotas_wallet WHERE tenant_id = ANY (v_tenants) ORDER BY tenant_id
       FOR NO KEY UPDATE SKIP LOCKED) w;
   END IF;
+  -- What touches partitions is planned anew, for the few that the bounds leave; what is done a row is not.
+  PERFORM set_config('plan_cache_mode', 'force_custom_plan', true);
+  -- Bounds of the ids let the planner leave out the other days' partitions, and so spares their locks.
+  SELECT (array_agg(x.request_id ORDER BY x.request_id))[1], (array_agg(x.request_id ORDER BY x.request_id DESC))[1]
+  INTO v_first, v_last FROM jsonb_to_recordset(p_rows) AS x(request_id uuid);
   -- Checkpoints touch holds without the wallet's lock, so the holds are locked too, in id order.
   PERFORM 1 FROM quotas_hold h
   WHERE h.request_id IN (SELECT x.request_id FROM jsonb_to_recordset(p_rows) AS x(request_id uuid, tenant_id uuid)
                          WHERE x.tenant_id = ANY (v_locked))
-    AND h.state = 'PENDING'
+    AND h.request_id BETWEEN v_first AND v_last AND h.state = 'PENDING'
   ORDER BY h.request_id FOR NO KEY UPDATE;
   v_now := clock_timestamp();
 
@@ -94,9 +113,15 @@ BEGIN
     ) x
     LEFT JOIN quotas_wallet w ON w.tenant_id = x.tenant_id
     LEFT JOIN quotas_hold h ON h.request_id = x.request_id AND h.tenant_id = x.tenant_id
+      AND h.request_id BETWEEN v_first AND v_last
     LEFT JOIN quotas_inferencerequest q ON q.id = x.request_id AND q.tenant_id = x.tenant_id
+      AND q.id BETWEEN v_first AND v_last
     ORDER BY x.tenant_id, x.ordinality
   LOOP
+    IF NOT v_is_in_loop THEN
+      PERFORM set_config('plan_cache_mode', 'auto', true);
+      v_is_in_loop := true;
+    END IF;
     request_id := r.request_id; revision := NULL; charged_nanos := NULL; overrun_nanos := NULL; is_estimate := NULL;
     IF r.wallet_tenant_id IS NULL OR r.state IS NULL THEN
       verdict := 'UNKNOWN';
@@ -124,11 +149,15 @@ BEGIN
       FROM quotas_attempt a WHERE a.request_id = r.request_id AND a.ended_at IS NULL;
     END IF;
 
-    -- What is known of this call so far. Zeros when no revision exists.
-    SELECT coalesce(max(x.revision), 0) AS revision,
-      bool_or(x.source = 'GATEWAY') AS has_gateway,
-      bool_or(x.source = 'GATEWAY' AND x.payload_sha256 = decode(r.payload_sha256, 'hex')) AS is_same
-    INTO u FROM quotas_usagerecord x WHERE x.request_id = r.request_id;
+    -- What is known of this call so far. Zeros when no revision exists, as while its hold is pending.
+    IF r.state = 'PENDING' THEN
+      SELECT 0 AS revision, NULL::boolean AS has_gateway, NULL::boolean AS is_same INTO u;
+    ELSE
+      SELECT coalesce(max(x.revision), 0) AS revision,
+        bool_or(x.source = 'GATEWAY') AS has_gateway,
+        bool_or(x.source = 'GATEWAY' AND x.payload_sha256 = decode(r.payload_sha256, 'hex')) AS is_same
+      INTO u FROM quotas_usagerecord x WHERE x.request_id = r.request_id;
+    END IF;
     IF u.has_gateway OR (r.state IN ('POSTED', 'VOIDED') AND r.resolved_by = 'GATEWAY') THEN
       -- Without a record, what the gateway did was to void the call.
       verdict := CASE WHEN u.is_same OR (r.basis = 'NOTHING' AND u.revision = 0) THEN 'ALREADY_DONE' ELSE 'CONFLICT' END;
@@ -168,13 +197,19 @@ BEGIN
     END IF;
     charged_nanos := least(v_cost, r.amount_nanos);
     overrun_nanos := v_cost - charged_nanos;
-    SELECT coalesce(max(x.charged_nanos), 0) AS charged, coalesce(max(x.granted_nanos), 0) AS granted,
-      coalesce(max(x.receivable_nanos), 0) AS owed, coalesce(max(x.overrun_nanos), 0) AS overrun,
-      coalesce(max(x.cost_nanos), 0) AS cost,
-      coalesce(max(x.prompt_tokens), 0) AS prompt_tokens, coalesce(max(x.cached_tokens), 0) AS cached_tokens,
-      coalesce(max(x.completion_tokens), 0) AS completion_tokens, coalesce(max(x.reasoning_tokens), 0) AS reasoning_tokens,
-      count(*) AS known, u.revision AS revision
-    INTO u FROM quotas_usagerecord x WHERE x.request_id = r.request_id AND x.revision = u.revision;
+    IF r.state = 'PENDING' THEN
+      SELECT 0::bigint AS charged, 0::bigint AS granted, 0::bigint AS owed, 0::bigint AS overrun, 0::bigint AS cost,
+        0 AS prompt_tokens, 0 AS cached_tokens, 0 AS completion_tokens, 0 AS reasoning_tokens, 0::bigint AS known, 0 AS revision
+      INTO u;
+    ELSE
+      SELECT coalesce(max(x.charged_nanos), 0) AS charged, coalesce(max(x.granted_nanos), 0) AS granted,
+        coalesce(max(x.receivable_nanos), 0) AS owed, coalesce(max(x.overrun_nanos), 0) AS overrun,
+        coalesce(max(x.cost_nanos), 0) AS cost,
+        coalesce(max(x.prompt_tokens), 0) AS prompt_tokens, coalesce(max(x.cached_tokens), 0) AS cached_tokens,
+        coalesce(max(x.completion_tokens), 0) AS completion_tokens, coalesce(max(x.reasoning_tokens), 0) AS reasoning_tokens,
+        count(*) AS known, u.revision AS revision
+      INTO u FROM quotas_usagerecord x WHERE x.request_id = r.request_id AND x.revision = u.revision;
+    END IF;
 
     v_delta := charged_nanos - u.charged;
     d_granted := 0; d_owed := 0; d_paid := 0;
@@ -232,11 +267,12 @@ BEGIN
     verdict := 'SETTLED'; is_estimate := r.provenance = 'ESTIMATED';
     RETURN NEXT;
   END LOOP;
+  PERFORM set_config('plan_cache_mode', 'force_custom_plan', true);
 
   -- Holds first: the room that they free is what the transfers then take.
   UPDATE quotas_hold h SET state = x.state, resolved_at = v_now, resolved_by = x.source
   FROM unnest(v_resolved, v_states, v_sources) AS x(request_id, state, source)
-  WHERE h.request_id = x.request_id;
+  WHERE h.request_id = x.request_id AND h.request_id BETWEEN v_first AND v_last;
   IF cardinality(v_legs) > 0 THEN
     PERFORM quotas_post(v_legs);
   END IF;
@@ -252,17 +288,19 @@ BEGIN
     completion_tokens = o.completion_tokens + excluded.completion_tokens,
     reasoning_tokens = o.reasoning_tokens + excluded.reasoning_tokens,
     cost_nanos = o.cost_nanos + excluded.cost_nanos, charged_nanos = o.charged_nanos + excluded.charged_nanos;
+  SELECT (array_agg(x.id ORDER BY x.id))[1], (array_agg(x.id ORDER BY x.id DESC))[1]
+  INTO v_first_attempt, v_last_attempt FROM jsonb_to_recordset(v_attempts) AS x(id uuid);
   UPDATE quotas_attempt a SET ended_at = v_now, outcome = x.outcome, http_status = x.http_status, ttft_ms = x.ttft_ms,
     duration_ms = x.duration_ms, wire_id = coalesce(x.wire_id, ''), prompt_tokens = x.prompt_tokens,
     completion_tokens = x.completion_tokens
   FROM jsonb_to_recordset(v_attempts) AS x(id uuid, outcome text, http_status int, ttft_ms int, duration_ms int,
     wire_id text, prompt_tokens bigint, completion_tokens bigint)
-  WHERE a.id = x.id AND (a.ended_at IS NULL OR a.outcome = 'LOST');
+  WHERE a.id = x.id AND a.id BETWEEN v_first_attempt AND v_last_attempt AND (a.ended_at IS NULL OR a.outcome = 'LOST');
   -- "Last used" is for people: a minute's precision spares the key a write at every call.
   UPDATE tenants_apikey k SET last_used_at = v_now
   FROM (SELECT k2.id FROM tenants_apikey k2
         WHERE k2.id IN (SELECT q.api_key_id FROM quotas_inferencerequest q
-                        WHERE q.id IN (SELECT x.request_id FROM jsonb_to_recordset(p_rows) AS x(request_id uuid)))
+                        WHERE q.id BETWEEN v_first AND v_last AND q.id IN (SELECT x.request_id FROM jsonb_to_recordset(p_rows) AS x(request_id uuid)))
           AND (k2.last_used_at IS NULL OR k2.last_used_at < v_now - interval '1 minute')
         FOR NO KEY UPDATE SKIP LOCKED) used
   WHERE k.id = used.id;
@@ -275,6 +313,8 @@ CREATE FUNCTION quotas_expired_holds(p_lease_s int, p_after uuid, p_limit int)
 RETURNS TABLE (request_id uuid, tenant_id uuid) LANGUAGE sql STABLE AS $$
   SELECT h.request_id, h.tenant_id FROM quotas_hold h
   WHERE h.state = 'PENDING' AND h.lease_until < clock_timestamp() AND h.request_id > p_after
-    AND pg_postmaster_start_time() + make_interval(secs => p_lease_s) < clock_timestamp()
+    -- A crash of one server process restarts all of them but the postmaster; it resets the statistics.
+    AND greatest(pg_postmaster_start_time(), (SELECT stats_reset FROM pg_stat_wal))
+        + make_interval(secs => p_lease_s) < clock_timestamp()
   ORDER BY h.request_id LIMIT p_limit
 $$;

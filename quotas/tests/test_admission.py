@@ -276,6 +276,7 @@ def test_a_further_attempt_is_committed_only_while_the_hold_lives(
             request_id=row.request_id,
             deployment_id=model.deployment_id,
             choice_index=0,
+            ordinal=2,
         )
 
     row, second = admission_row(tenant, model), uuid7()

@@ -89,7 +89,7 @@ def test_tasks_can_run_twice(tmp_path: Path) -> None:
     last = max(partitions())
     with connected("owner") as connection:
         connection.execute(f"DROP TABLE {last}")
-    with running_celery(tmp_path, SLUICE_LEASE_S=str(LEASE_S)) as celery:
+    with running_celery(tmp_path, SLUICE_LEASE_S=str(LEASE_S), SLUICE_CHECKPOINT_S="1") as celery:
         started_s = time.monotonic()
         run_task(celery, "sweep_expired_holds", "ledger")
         swept = state_of(tenant.id)
@@ -118,7 +118,7 @@ def test_two_sweeps_at_once_resolve_each_hold_once(tmp_path: Path) -> None:
     tenants = [make_tenant(granted="1.00") for _ in range(3)]
     for tenant in tenants:
         expired_calls(tenant, [1, 2, 3, 4])
-    with running_celery(tmp_path, SLUICE_LEASE_S=str(LEASE_S)) as celery:
+    with running_celery(tmp_path, SLUICE_LEASE_S=str(LEASE_S), SLUICE_CHECKPOINT_S="1") as celery:
         sent = [send("sweep_expired_holds", "ledger") for _ in range(6)]
         for task_id in sent:
             celery.wait_succeeded(task_id)

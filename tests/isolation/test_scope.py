@@ -87,6 +87,19 @@ def test_a_scope_of_another_tenant_is_refused_inside(two: tuple[TenantFixture, T
         assert Wallet.objects.get().tenant_id == mine.id
 
 
+def test_another_tenant_is_refused_also_behind_an_operators_scope(
+    two: tuple[TenantFixture, TenantFixture],
+) -> None:
+    """The outer transaction is still open, and would show the inner tenant's rows afterwards."""
+    with (
+        tenant_scope(two[0].id),
+        role_scope("operator"),
+        pytest.raises(ScopeConflict),
+        tenant_scope(two[1].id),
+    ):
+        raise AssertionError("the scope was opened")
+
+
 def test_a_scope_ends_also_with_an_error(two: tuple[TenantFixture, TenantFixture]) -> None:
     with pytest.raises(ZeroDivisionError), tenant_scope(two[0].id):
         raise ZeroDivisionError

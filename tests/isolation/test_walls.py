@@ -228,7 +228,7 @@ def test_nothing_is_written_for_another_tenant(two: Populated, tenant_role: Conn
     with pytest.raises(psycopg.errors.InsufficientPrivilege, match="row-level security"):
         execute_as(tenant_role, two.mine.id, insert, uuid7(), two.theirs.id, other_model.id)
     move = "UPDATE tenants_membership SET tenant_id = %s"
-    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="row-level security"):
+    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="permission denied"):
         execute_as(tenant_role, two.mine.id, move, two.theirs.id)
 
 
@@ -343,3 +343,30 @@ def test_roles_without_a_reason_have_no_rights(owner: Connection) -> None:
         ([f"sluice_{role}" for role in PRODUCT_ROLES],),
     ).fetchall()
     assert creators == []
+
+
+@pytest.mark.parametrize("role", ["auth", "operator"])
+def test_nobody_opens_a_wallet_with_something_in_it(role: str, two: Populated) -> None:
+    with (
+        connected(role) as connection,
+        pytest.raises(psycopg.errors.InsufficientPrivilege),
+    ):
+        connection.execute(
+            "INSERT INTO quotas_wallet (tenant_id, currency, paid_nanos) VALUES (%s, 'USD', 1)", (uuid7(),)
+        )
+
+
+def test_a_tenant_cannot_make_itself_a_member_of_people_it_wants_to_read_about(
+    two: Populated, tenant_role: Connection
+) -> None:
+    insert = "INSERT INTO tenants_membership (id, tenant_id, user_id, role) SELECT %s, %s, %s, 'VIEWER'"
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        execute_as(tenant_role, two.mine.id, insert, uuid7(), two.mine.id, uuid7())
+
+
+def test_making_partitions_neither_waits_for_a_reader_nor_stops_a_writer(two: Populated) -> None:
+    with connected("operator", autocommit=False) as reader, connected("dataplane") as maker:
+        reader.execute("SELECT count(*) FROM quotas_usagerecord")
+        maker.execute("SET lock_timeout = '1s'")
+        (made,) = maker.execute("SELECT quotas_make_partitions(9)").fetchone() or (0,)
+    assert made > 0

@@ -14,7 +14,7 @@ from models_catalog import operations as catalog
 from models_catalog.models import CatalogModel, ModelState
 from portal.kit.clock import utc_now
 from portal.kit.secrets import SecretStore
-from quotas.operations import WelcomeCredit, open_tenant
+from quotas.operations import WelcomeCredit, make_partitions, open_tenant
 from tenants import operations as tenants
 from tenants.models import Membership, User
 from tenants.scope import role_scope
@@ -33,6 +33,8 @@ class Command(BaseCommand):
         store = settings.SECRET_STORE
         if store is None:
             raise CommandError("SECRETS_DIR must be set")
+        # An installation that slept for a week has no partition for today.
+        make_partitions()
         catalog_file = settings.CATALOG_FILE
         if catalog_file is None and settings.DEVSTACK_MODEL_URL:
             catalog_file = settings.BASE_DIR / BUILT_IN_CATALOG
