@@ -1,8 +1,10 @@
 """`python -m portal.gateway`: one gateway process."""
 
 import argparse
+import asyncio
 import os
 import signal
+import sys
 from types import FrameType
 from typing import Any
 
@@ -10,6 +12,10 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from portal.settings.environment import select_settings
+
+MAX_HEAD_BYTES = 64 * 1024
+HEAD_TIMEOUT_S = 20.0
+UNSENT_TIMEOUT_S = 15.0
 
 
 class PromptProtocol(HttpToolsProtocol):
@@ -22,11 +28,60 @@ class PromptProtocol(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=0)
+        self._unsent_timer: asyncio.TimerHandle | None = None
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        for timer in (self._head_timer, self._unsent_timer):
+            if timer is not None:
+                timer.cancel()
+        super().connection_lost(exc)
+
+    # The server itself limits neither the size of a head nor the time that it takes.
+
+    def _expect_head(self) -> None:
+        self._head_bytes: int | None = 0
+        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.abort)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._head_bytes is not None:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self.transport.abort()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._head_timer.cancel()
+        self._expect_head()
         state: dict[str, Any] = self.scope["state"]
         state["abort"] = self.transport.abort
+
+    def on_headers_complete(self) -> None:
+        self._head_bytes = None
+        self._head_timer.cancel()
+        if self.cycle is not None and not self.cycle.response_complete:
+            # A request behind a running one: the server would stop reading, and neither notice that the
+            # client leaves nor tell the running call of it.
+            self.transport.abort()
+            return
+        super().on_headers_complete()
+
+    # An answer that nobody fetches must not stay in memory: closing alone would wait for the client.
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._unsent_timer is not None:
+            self._unsent_timer.cancel()
+        self._watch_unsent(sys.maxsize)
+
+    def _watch_unsent(self, before_bytes: int) -> None:
+        self._unsent_timer = None
+        unsent_bytes = self.transport.get_write_buffer_size()
+        if unsent_bytes >= before_bytes:
+            self.transport.abort()
+        elif unsent_bytes:
+            self._unsent_timer = self.loop.call_later(UNSENT_TIMEOUT_S, self._watch_unsent, unsent_bytes)
 
 
 class DrainingServer(uvicorn.Server):

@@ -9,6 +9,7 @@ from portal.gateway.http import Client, RequestTooLarge, SlowBody, read_body
 from portal.inference import errors, measures
 from portal.inference.call import ModelCall
 from portal.inference.chat import decode_body, read_chat_request, read_model
+from portal.inference.database import in_time
 from portal.inference.errors import CallError
 from portal.inference.runtime import Runtime
 from portal.kit import logs, metrics
@@ -151,8 +152,7 @@ class Gateway:
             state = {"status": "catalog not loaded"}
         else:
             try:
-                async with asyncio.timeout(2.0):
-                    await self.runtime.database.ping()
+                await in_time(self.runtime.database.ping(), 2.0)
             except Exception:  # noqa: BLE001 - whatever it is, the process is not ready
                 state = {"status": "database unreachable"}
         await client.answer_json(state, status=200 if state["status"] == "ok" else 503)

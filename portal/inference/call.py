@@ -19,8 +19,8 @@ from portal.inference.snapshot import ModelEntry, Route
 from portal.kit.ids import PREFIXES, public_id, uuid7
 from quotas.admission import AdmissionRow, Verdict
 from quotas.metering.facts import UsageFacts
-from quotas.models import AttemptOutcome
-from quotas.settlement import CheckpointRow, settlement_row
+from quotas.models import AttemptOutcome, HoldState
+from quotas.settlement import AttemptEnd, CheckpointRow, settlement_row
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +38,7 @@ _OUTCOMES: dict[StopReason, AttemptOutcome] = {
 
 # The last words to a client that may not be reading any more.
 FAREWELL_S = 2.0
+STOP_AGAIN_S = 5.0
 
 
 class ModelCall:
@@ -67,6 +68,7 @@ class ModelCall:
         self._sink = sink
         self._task: asyncio.Task[object] | None = None
         self._started_s = time.monotonic()
+        self._stopped_s = 0.0
         # Engines count and name several choices differently, so each is served as a call of one.
         self._merged = MergedStream(sink) if request.choices > 1 else None
         self._choices = [self._choice(index) for index in range(request.choices)]
@@ -99,12 +101,18 @@ class ModelCall:
         """End the call wherever it is. What was delivered is billed; the first reason counts."""
         if self.stop_reason is None and self._task is not None:
             self.stop_reason = reason
+            self._stopped_s = time.monotonic()
             self._task.cancel()
 
     def watch(self, now_s: float) -> None:
         """Called a few times a second: stops a call that is over its time or about to lose its lease."""
         config = self._runtime.config
-        if now_s > self.lease_until_s - config.checkpoint_s and self.wants_lease:
+        if self.stop_reason is not None:
+            # A cancellation can get lost; nothing that was stopped may live on and renew its lease.
+            if self._task is not None and now_s - self._stopped_s > STOP_AGAIN_S:
+                self._stopped_s = now_s
+                self._task.cancel()
+        elif now_s > self.lease_until_s - config.checkpoint_s and self.wants_lease:
             self.stop("LEASE_LOST")
         elif now_s - self._started_s > config.call_timeout_s:
             self.stop("TOTAL")
@@ -146,7 +154,10 @@ class ModelCall:
             raise errors.refusal(
                 answer, slug=self._entry.slug, output_cap_tokens=self._request.output_cap_tokens
             )
-        if answer.verdict is Verdict.CONFLICT:
+        if answer.verdict is Verdict.CONFLICT or (
+            answer.verdict is Verdict.ALREADY_DONE and answer.reason != HoldState.PENDING
+        ):
+            # Another call has this id, or its own hold was resolved before the answer got here.
             raise errors.overloaded("The call could not be recorded.")
         self._task = asyncio.current_task()
         self.lease_until_s = asked_at_s + runtime.config.lease_s
@@ -164,9 +175,17 @@ class ModelCall:
                     request_id=self.request_id,
                     tenant_id=self._credential.tenant_id,
                     facts=self._facts(),
-                    attempts=[end for choice in self._choices for end in choice.attempts],
+                    attempts=self._ends(attempt_id),
                 )
             )
+
+    def _ends(self, first_attempt_id: UUID) -> list[AttemptEnd]:
+        """How the attempts ended; the first one also when its choice was stopped before it began."""
+        ends = [end for choice in self._choices for end in choice.attempts]
+        if all(end.id != first_attempt_id for end in ends):
+            outcome = _OUTCOMES[self.stop_reason] if self.stop_reason else AttemptOutcome.CUT
+            ends.insert(0, AttemptEnd(id=first_attempt_id, outcome=outcome.value))
+        return ends
 
     def _admission_row(self, route: Route, attempt_id: UUID) -> AdmissionRow:
         request = self._request

@@ -1,6 +1,7 @@
 """Reads a chat request: what the client may send, how large it can get, and what is passed on."""
 
 import hashlib
+import unicodedata
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,10 +24,16 @@ from quotas.metering.facts import estimate_tokens
 MAX_CHOICES = 8
 # What chat templates put around every message, beside the model's own overhead.
 OVERHEAD_PER_MESSAGE_TOKENS = 16
+# What they put around a tool call.
+OVERHEAD_PER_TOOL_CALL_TOKENS = 48
+LONGEST_TOKEN_CHARS = 8
 # Templates print tools and schemas indented, which takes more bytes than the client's JSON.
 INDENTED_FACTOR = 4
+# Fields that templates print; what a catalog adds may be printed too.
+PRINTED = frozenset({"tools", "response_format", "tool_choice"})
 # Of values that are passed on as they are, such as schemas. What is deeper breaks templates and parsers.
 MAX_DEPTH = 32
+MAX_BRACKETS = 200_000
 
 _FORBIDDEN_REASONS = {
     "best_of": "best_of is not offered: every choice is a charge of its own.",
@@ -48,6 +55,8 @@ class ChatRequest:
     prompt_bound_tokens: int
     choices: int
     payload_sha256: str
+    # For engines that report no usage; never above the bound. Counted once: checkpoints ask again and again.
+    estimated_prompt_tokens: int
 
     def to_upstream(self, *, attempt_id: str, upstream_model: str) -> ChatCall:
         return ChatCall(
@@ -59,18 +68,19 @@ class ChatRequest:
             stream=self.stream,
         )
 
-    def estimated_prompt_tokens(self) -> int:
-        """For engines that report no usage; never above the bound."""
-        return max(1, min(estimate_prompt(self.messages), self.prompt_bound_tokens))
 
-
-def estimate_prompt(messages: list[Any]) -> int:
-    """About how many tokens the messages are, without the template."""
-    return estimate_tokens(_texts(messages)) + OVERHEAD_PER_MESSAGE_TOKENS * len(messages) // 4
+def estimate_prompt(messages: list[Any], *, context_tokens: int) -> int:
+    """About how many tokens the messages are, without the template. Of a text that is longer than the
+    context can be, only so much is looked at: counting megabytes would hold up every other call."""
+    text = _texts(messages)[: context_tokens * LONGEST_TOKEN_CHARS]
+    return estimate_tokens(text) + OVERHEAD_PER_MESSAGE_TOKENS * len(messages) // 4
 
 
 def decode_body(body: bytes) -> dict[str, Any]:
     """The JSON object of a request. Raises CallError 400."""
+    if body.count(b"[") + body.count(b"{") > MAX_BRACKETS:
+        # Text has few of them; millions of empty lists would hold up every other call for a second.
+        raise bad_request("The body has too many lists and objects.", code="invalid_json")
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
@@ -122,16 +132,19 @@ def read_chat_request(
     if options is not None and not stream:
         raise bad_request("stream_options needs stream: true.", param="stream_options")
     messages = known["messages"]
+    bound = _prompt_bound(messages, passed, entry)
+    estimate = estimate_prompt(messages, context_tokens=entry.context_tokens)
     return ChatRequest(
         model=entry.slug,
         messages=messages,
         fields=passed,
         stream=stream,
         include_usage=bool(options and options.include_usage),
-        output_cap_tokens=_output_cap(known, entry, messages),
-        prompt_bound_tokens=_prompt_bound(messages, passed, entry),
+        output_cap_tokens=_output_cap(known, entry, estimate),
+        prompt_bound_tokens=bound,
         choices=choices,
         payload_sha256=hashlib.sha256(raw).hexdigest(),
+        estimated_prompt_tokens=max(1, min(estimate, bound)),
     )
 
 
@@ -169,7 +182,7 @@ def _engine_field(name: str, engines: Collection[EngineAdapter]) -> Any:
     return wanted[0] if wanted and None not in wanted else None
 
 
-def _output_cap(known: Mapping[str, Any], entry: ModelEntry, messages: list[Any]) -> int:
+def _output_cap(known: Mapping[str, Any], entry: ModelEntry, estimate: int) -> int:
     asked = max(known.get("max_tokens") or 0, known.get("max_completion_tokens") or 0)
     if asked > entry.max_output_tokens:
         name = "max_completion_tokens" if known.get("max_completion_tokens") == asked else "max_tokens"
@@ -179,7 +192,7 @@ def _output_cap(known: Mapping[str, Any], entry: ModelEntry, messages: list[Any]
     if asked:
         return asked
     # A client that names no cap must not be refused by an engine that wants prompt and cap to fit together.
-    room = entry.context_tokens - estimate_prompt(messages) - entry.template_overhead_tokens
+    room = entry.context_tokens - estimate - entry.template_overhead_tokens
     return min(entry.default_output_cap_tokens, entry.max_output_tokens, max(1, room))
 
 
@@ -189,13 +202,17 @@ def _prompt_bound(messages: list[Any], passed: Mapping[str, Any], entry: ModelEn
     images = _count_images(messages)
     if images and entry.image_allowance_tokens is None:
         raise bad_request(f"The model '{entry.slug}' takes no images.", param="messages")
-    text_bytes = len(_texts(messages).encode())
-    indented = {name: passed[name] for name in ("tools", "response_format", "tool_choice") if name in passed}
+    text = _texts(messages)
+    # Some tokenizers compose first, which makes a few signs up to three times as long.
+    text_bytes = max(len(text.encode()), len(unicodedata.normalize("NFC", text).encode()))
+    indented = {name: value for name, value in passed.items() if name in PRINTED or name not in COMMON_FIELDS}
     schema_bytes = len(msgspec.json.encode(indented)) * INDENTED_FACTOR if indented else 0
+    tool_calls = sum(len(getattr(message, "tool_calls", None) or ()) for message in messages)
     bound = (
         text_bytes
         + schema_bytes
         + OVERHEAD_PER_MESSAGE_TOKENS * len(messages)
+        + OVERHEAD_PER_TOOL_CALL_TOKENS * tool_calls
         + entry.template_overhead_tokens
         + images * (entry.image_allowance_tokens or 0)
     )
@@ -225,9 +242,10 @@ def _texts(messages: list[Any]) -> str:
             pieces.append(content)
         elif content is not None:
             pieces.extend(part.text for part in content if not isinstance(part, ImagePart))
-        name = getattr(message, "name", None)
-        if isinstance(name, str):
-            pieces.append(name)
+        for field in ("name", "tool_call_id"):
+            value = getattr(message, field, None)
+            if isinstance(value, str):
+                pieces.append(value)
         tool_calls = getattr(message, "tool_calls", None)
         if isinstance(tool_calls, list):
             for call in tool_calls:

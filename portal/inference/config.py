@@ -20,7 +20,7 @@ class InferenceConfig:
     lease_s: int
     checkpoint_s: int
     drain_s: int
-    admission_deadline_s: int
+    admission_deadline_s: float
     connect_timeout_s: int
     first_byte_timeout_s: int
     idle_timeout_s: int
@@ -57,7 +57,8 @@ def inference_config(
         lease_s=tuning["SLUICE_LEASE_S"],
         checkpoint_s=tuning["SLUICE_CHECKPOINT_S"],
         drain_s=tuning["SLUICE_DRAIN_S"],
-        admission_deadline_s=tuning["SLUICE_ADMISSION_DEADLINE_S"],
+        # An answer that comes after half a lease would begin a call that has no time left.
+        admission_deadline_s=min(tuning["SLUICE_ADMISSION_DEADLINE_S"], tuning["SLUICE_LEASE_S"] / 2),
         connect_timeout_s=tuning["SLUICE_CONNECT_TIMEOUT_S"],
         first_byte_timeout_s=tuning["SLUICE_FIRST_BYTE_TIMEOUT_S"],
         idle_timeout_s=tuning["SLUICE_IDLE_TIMEOUT_S"],

@@ -2,8 +2,7 @@
 
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -11,7 +10,7 @@ from uuid import UUID
 import psycopg
 from psycopg import AsyncConnection
 
-from portal.inference.database import Database
+from portal.inference.database import LOOK_UP_TIMEOUT_S, Database, ResultT, in_time
 from portal.inference.errors import CallError, overloaded, wrong_key
 from portal.kit.secrets import MalformedApiKey, MissingSecret, SecretStore, parse_api_key
 
@@ -50,13 +49,7 @@ class Authenticator:
             parsed = parse_api_key(token)
         except MalformedApiKey:
             raise wrong_key() from None
-        async with self._connection() as connection:
-            cursor = await connection.execute(
-                "SELECT tenant_id, pepper_number, encode(digest, 'hex') FROM tenants_apikey WHERE id = %s",
-                (parsed.key_id,),
-                prepare=True,
-            )
-            row = await cursor.fetchone()
+        row = await self._look_up(lambda connection: _stored_key(connection, parsed.key_id))
         if row is None:
             raise wrong_key()
         tenant_id, pepper_number, stored = row
@@ -77,15 +70,17 @@ class Authenticator:
 
         Raises CallError when the key or its organization may do nothing.
         """
-        async with self._connection() as connection:
-            return await _models_of(connection, credential)
+        return await self._look_up(lambda connection: _models_of(connection, credential))
 
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[AsyncConnection[Any]]:
-        """Raises CallError 503 when the database is away."""
-        try:
+    async def _look_up(self, question: Callable[[AsyncConnection[Any]], Awaitable[ResultT]]) -> ResultT:
+        """Raises CallError 503 when the database is away or does not answer."""
+
+        async def ask() -> ResultT:
             async with self._database.connection() as connection:
-                yield connection
+                return await question(connection)
+
+        try:
+            return await in_time(ask(), LOOK_UP_TIMEOUT_S)
         except psycopg.Error as error:
             logger.warning("inference.key.not_looked_up", extra={"reason": type(error).__name__})
             raise overloaded("The API key could not be looked up. Try again shortly.") from error
@@ -101,6 +96,15 @@ def _bearer_token(authorization: bytes | None) -> str:
         return token.strip().decode("ascii")
     except UnicodeDecodeError:
         raise wrong_key() from None
+
+
+async def _stored_key(connection: AsyncConnection[Any], key_id: UUID) -> tuple[Any, ...] | None:
+    cursor = await connection.execute(
+        "SELECT tenant_id, pepper_number, encode(digest, 'hex') FROM tenants_apikey WHERE id = %s",
+        (key_id,),
+        prepare=True,
+    )
+    return await cursor.fetchone()
 
 
 async def _models_of(connection: AsyncConnection[Any], credential: Credential) -> list[tuple[str, int]]:

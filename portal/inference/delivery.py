@@ -84,7 +84,7 @@ class Delivery:
         if counted == 0 and not self.is_complete:
             return NOTHING
         return UsageFacts(
-            prompt_tokens=self._request.estimated_prompt_tokens(),
+            prompt_tokens=self._request.estimated_prompt_tokens,
             completion_tokens=min(counted, self._request.output_cap_tokens),
             basis=Basis.EVENTS,
             provenance=Provenance.ESTIMATED,

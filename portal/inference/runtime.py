@@ -4,7 +4,7 @@ every running call."""
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -88,11 +88,16 @@ class Runtime:
     async def open(self) -> None:
         await self.database.open()
         await self.catalog.refresh()
-        self._loops = [
-            asyncio.create_task(self._watch_calls(), name="watch-calls"),
-            asyncio.create_task(self._checkpoint_calls(), name="checkpoint-calls"),
-            asyncio.create_task(self._refresh_catalog(), name="refresh-catalog"),
+        logger.info(
+            "inference.opened",
+            extra={"lease_s": self.config.lease_s, "checkpoint_s": self.config.checkpoint_s},
+        )
+        rounds: list[tuple[float, Callable[[], Awaitable[None]]]] = [
+            (TICK_S, self._watch_calls),
+            (self.config.checkpoint_s * CHECKPOINT_MARGIN, self._checkpoint_calls),
+            (POLL_S, self.catalog.refresh),
         ]
+        self._loops = [asyncio.create_task(self._every(*each)) for each in rounds]
 
     async def close(self) -> None:
         """Flush what is queued and close everything. Calls still running are cut first."""
@@ -192,22 +197,26 @@ class Runtime:
 
     # The clock.
 
-    async def _watch_calls(self) -> None:
+    async def _every(self, interval_s: float, work: Callable[[], Awaitable[None]]) -> None:
+        """Do the work again and again; one failed round is logged and does not end the process's clock."""
         while True:
-            await asyncio.sleep(TICK_S)
-            now_s = time.monotonic()
-            for call in list(self.live.values()):
-                call.watch(now_s)
+            started_s = time.monotonic()
+            try:
+                await work()
+            except Exception:
+                logger.exception("inference.round.failed", extra={"work": work.__name__})
+            await asyncio.sleep(max(0.05, interval_s - (time.monotonic() - started_s)))
+
+    async def _watch_calls(self) -> None:
+        now_s = time.monotonic()
+        for call in list(self.live.values()):
+            call.watch(now_s)
 
     async def _checkpoint_calls(self) -> None:
         """Make what was delivered durable, in batches, and cut calls whose lease is not theirs any more."""
-        interval_s = self.config.checkpoint_s * CHECKPOINT_MARGIN
-        while True:
-            started_s = time.monotonic()
-            calls = [call for call in self.live.values() if call.wants_lease]
-            for start in range(0, len(calls), CHECKPOINT_CHUNK):
-                await self._checkpoint(calls[start : start + CHECKPOINT_CHUNK])
-            await asyncio.sleep(max(0.05, interval_s - (time.monotonic() - started_s)))
+        calls = [call for call in self.live.values() if call.wants_lease]
+        for start in range(0, len(calls), CHECKPOINT_CHUNK):
+            await self._checkpoint(calls[start : start + CHECKPOINT_CHUNK])
 
     async def _checkpoint(self, calls: Sequence["ModelCall"]) -> None:
         taken_at_s = time.monotonic()
@@ -227,8 +236,3 @@ class Runtime:
                 call.stop("LEASE_LOST")
             elif is_renewed:
                 call.lease_until_s = taken_at_s + self.config.lease_s
-
-    async def _refresh_catalog(self) -> None:
-        while True:
-            await asyncio.sleep(POLL_S)
-            await self.catalog.refresh()

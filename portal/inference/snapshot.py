@@ -11,7 +11,7 @@ from uuid import UUID
 import psycopg
 
 from models_catalog.engines import ADAPTERS, EngineAdapter
-from portal.inference.database import Database
+from portal.inference.database import LOOK_UP_TIMEOUT_S, Database, in_time
 from portal.kit.secrets import SecretError, SecretStore
 
 logger = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ class CatalogSnapshot:
                 return
             self._looked_at_s = time.monotonic()
             try:
-                await self._load()
+                await in_time(self._load(), LOOK_UP_TIMEOUT_S)
             except psycopg.Error as error:
                 logger.warning("inference.catalog.not_refreshed", extra={"reason": type(error).__name__})
 

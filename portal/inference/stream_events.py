@@ -14,7 +14,8 @@ from portal.kit.sse import event_data
 # JSON strings are escaped, so text cannot look like this.
 _CONTENT = re.compile(rb'"(?:content|reasoning_content|reasoning|arguments|refusal)":\s?"(?!")')
 _DONE = re.compile(rb"^data:\s?\[DONE\]")
-_ERROR = re.compile(rb'^data:\s?\{\s?"error"')
+# In whatever form: a member of the object, or an object that is one.
+_ERROR = re.compile(rb'"error":\s?[{"]|"object":\s?"error"|^event:\s?error')
 _NO_CHOICES = re.compile(rb'"choices":\s?\[\s?\]')
 
 
@@ -35,7 +36,7 @@ def read_run(events: Sequence[bytes], *, engine: EngineAdapter, include_usage: b
     backend's own error event always: its words are not for clients."""
     run = EventRun()
     for event in events:
-        if _ERROR.match(event):
+        if _ERROR.search(event):
             run.has_failed = True
             break
         if engine.reports_usage(event):

@@ -28,6 +28,7 @@ class _Choice(Struct):
 
 class _Answer(Struct):
     id: str | None = None
+    error: Any = None
     choices: list[_Choice] | None = None
 
 
@@ -53,8 +54,8 @@ class PlainAnswer:
 def read_plain_answer(body: bytes) -> PlainAnswer:
     """Errors: those of UNREADABLE when it is not a JSON answer of this kind."""
     answer = _decode(body)
-    if answer.choices is None:
-        raise msgspec.DecodeError("an answer has choices")
+    if answer.choices is None or answer.error is not None:
+        raise msgspec.DecodeError("an answer has choices and no error")
     pieces: list[str] = []
     for choice in answer.choices:
         if choice.message is None:
@@ -64,7 +65,7 @@ def read_plain_answer(body: bytes) -> PlainAnswer:
                 pieces.append(part)
         if choice.message.tool_calls:
             pieces.append(msgspec.json.encode(choice.message.tool_calls).decode())
-    return PlainAnswer(body, (answer.id or "")[:MAX_WIRE_ID], "\n".join(pieces))
+    return PlainAnswer(body, (answer.id or "").replace("\0", "")[:MAX_WIRE_ID], "\n".join(pieces))
 
 
 # Engines put source paths and internals into their messages; those are not the client's business.

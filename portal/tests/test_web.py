@@ -51,9 +51,7 @@ def test_metrics_are_for_loopback_only_without_a_token(database: None) -> None:
     assert Client(REMOTE_ADDR="10.1.2.3").get("/metrics").status_code == 404
 
 
-def test_an_operator_signs_in_and_sees_every_organization(
-    database: None, staff: tuple[User, str]
-) -> None:
+def test_an_operator_signs_in_and_sees_every_organization(database: None, staff: tuple[User, str]) -> None:
     with role_scope("operator"):
         open_tenant(name="Seen by operators", currency="USD", currencies=("USD",), owner_id=None)
     client = Client()

@@ -154,7 +154,7 @@ def check_request(request: ChatRequest, engine: str) -> None:
     assert 1 <= request.output_cap_tokens <= ENTRY.max_output_tokens
     assert 1 <= request.prompt_bound_tokens <= ENTRY.context_tokens
     assert request.choices == 1
-    assert 1 <= request.estimated_prompt_tokens() <= request.prompt_bound_tokens
+    assert 1 <= request.estimated_prompt_tokens <= request.prompt_bound_tokens
     allowed = set(COMMON_FIELDS) | set(adapter.extra_fields) | {"chat_template_kwargs"}
     assert set(request.fields) <= allowed
     upstream = adapter.chat(request.to_upstream(attempt_id="att_x", upstream_model="upstream"))
