@@ -31,7 +31,8 @@ def pytest_configure(config: pytest.Config) -> None:
     from portal.kit.secrets import SecretStore
 
     SecretStore.create_missing(services.secrets_dir)
-    os.environ["DATABASE_URL"] = services.database_url
+    # Another server can be tested against, such as the lowest version that is supported.
+    os.environ["DATABASE_URL"] = os.environ.get("TEST_DATABASE_URL") or services.database_url
     os.environ["VALKEY_URL"] = services.valkey_url
     os.environ["SECRETS_DIR"] = str(services.secrets_dir)
     os.environ["DJANGO_SETTINGS_MODULE"] = "portal.settings.test"
