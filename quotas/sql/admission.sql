@@ -13,7 +13,6 @@ RETURNS TABLE (request_id uuid, verdict text, reason text, currency text, hold_n
 LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
-  v_tenants uuid[];
   v_locked uuid[];
   v_now timestamptz;
   v_is_in_loop boolean := false;
@@ -29,16 +28,7 @@ DECLARE
   v_versions uuid[] := '{}';
   v_windows uuid[] := '{}';
 BEGIN
-  SELECT array_agg(DISTINCT x.tenant_id) INTO v_tenants FROM jsonb_to_recordset(p_rows) AS x(tenant_id uuid);
-  PERFORM set_config('lock_timeout', CASE WHEN p_block_ms > 0 THEN p_block_ms ELSE 250 END || 'ms', true);
-  IF p_block_ms > 0 THEN
-    SELECT array_agg(w.tenant_id) INTO v_locked FROM (
-      SELECT tenant_id FROM quotas_wallet WHERE tenant_id = ANY (v_tenants) ORDER BY tenant_id FOR NO KEY UPDATE) w;
-  ELSE
-    SELECT array_agg(w.tenant_id) INTO v_locked FROM (
-      SELECT tenant_id FROM quotas_wallet WHERE tenant_id = ANY (v_tenants) ORDER BY tenant_id
-      FOR NO KEY UPDATE SKIP LOCKED) w;
-  END IF;
+  v_locked := quotas_lock_wallets(p_rows, p_block_ms);
   v_now := clock_timestamp();
   -- What touches partitions is planned anew, for the few that the bounds leave; what is done a row is not.
   PERFORM set_config('plan_cache_mode', 'force_custom_plan', true);

@@ -51,7 +51,6 @@ RETURNS TABLE (request_id uuid, verdict text, revision int, charged_nanos bigint
 LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
-  v_tenants uuid[];
   v_locked uuid[];
   v_now timestamptz;
   v_is_in_loop boolean := false;
@@ -76,16 +75,7 @@ DECLARE
   v_sum quotas_usagerollup;
   v_sums quotas_usagerollup[] := '{}';
 BEGIN
-  SELECT array_agg(DISTINCT x.tenant_id) INTO v_tenants FROM jsonb_to_recordset(p_rows) AS x(tenant_id uuid);
-  PERFORM set_config('lock_timeout', CASE WHEN p_block_ms > 0 THEN p_block_ms ELSE 250 END || 'ms', true);
-  IF p_block_ms > 0 THEN
-    SELECT array_agg(w.tenant_id) INTO v_locked FROM (
-      SELECT tenant_id FROM quotas_wallet WHERE tenant_id = ANY (v_tenants) ORDER BY tenant_id FOR NO KEY UPDATE) w;
-  ELSE
-    SELECT array_agg(w.tenant_id) INTO v_locked FROM (
-      SELECT tenant_id FROM quotas_wallet WHERE tenant_id = ANY (v_tenants) ORDER BY tenant_id
-      FOR NO KEY UPDATE SKIP LOCKED) w;
-  END IF;
+  v_locked := quotas_lock_wallets(p_rows, p_block_ms);
   -- What touches partitions is planned anew, for the few that the bounds leave; what is done a row is not.
   PERFORM set_config('plan_cache_mode', 'force_custom_plan', true);
   -- Bounds of the ids let the planner leave out the other days' partitions, and so spares their locks.

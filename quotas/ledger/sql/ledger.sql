@@ -121,6 +121,27 @@ END $$;
 CREATE TRIGGER hold_apply_resolved AFTER UPDATE ON quotas_hold
   REFERENCING NEW TABLE AS updated FOR EACH STATEMENT EXECUTE FUNCTION quotas_apply_resolved_holds();
 
+-- Locks the wallets of a batch's tenants, in their one order, before anything else of them is locked, and
+-- answers whose it got. p_block_ms: 0 waits for none of them; otherwise how long to wait. Also bounds
+-- the waits for locks in the rest of the transaction.
+CREATE FUNCTION quotas_lock_wallets(p_rows jsonb, p_block_ms int) RETURNS uuid[] LANGUAGE plpgsql AS $$
+DECLARE
+  v_tenants uuid[];
+  v_locked uuid[];
+BEGIN
+  SELECT array_agg(DISTINCT x.tenant_id) INTO v_tenants FROM jsonb_to_recordset(p_rows) AS x(tenant_id uuid);
+  PERFORM set_config('lock_timeout', CASE WHEN p_block_ms > 0 THEN p_block_ms ELSE 250 END || 'ms', true);
+  IF p_block_ms > 0 THEN
+    SELECT array_agg(w.tenant_id) INTO v_locked FROM (
+      SELECT tenant_id FROM quotas_wallet WHERE tenant_id = ANY (v_tenants) ORDER BY tenant_id FOR NO KEY UPDATE) w;
+  ELSE
+    SELECT array_agg(w.tenant_id) INTO v_locked FROM (
+      SELECT tenant_id FROM quotas_wallet WHERE tenant_id = ANY (v_tenants) ORDER BY tenant_id
+      FOR NO KEY UPDATE SKIP LOCKED) w;
+  END IF;
+  RETURN v_locked;
+END $$;
+
 CREATE TYPE quotas_leg AS (
   transfer_id uuid, kind text, tenant_id uuid, currency text, request_id uuid, revision int, reason text,
   account_kind text, account_tenant_id uuid, amount_nanos bigint
