@@ -28,7 +28,7 @@ from tests.faults.streams import StreamClient, chat_body, join_all, streaming
 from tests.gateway_process import RunningGateway, running_gateway
 from tests.waiting import wait_for
 
-LEASE_S = 8
+LEASE_S = 30
 CHECKPOINT_S = 1
 TUNING = {
     "SLUICE_LEASE_S": str(LEASE_S),
@@ -143,7 +143,7 @@ def test_a_short_outage_is_survived(set_stage: SetStage, services: Services, tmp
             returned_s = time.monotonic()
             wait_for(
                 lambda: short_call(gateway, stage.token, stage.slug).status == 200,
-                15,
+                LEASE_S,
                 "service that returns by itself",
             )
             print(f"service returned {time.monotonic() - returned_s:.2f} s after PostgreSQL")
