@@ -13,7 +13,7 @@ from portal.kit import logs  # noqa: E402
 
 app = Celery("sluice")
 app.conf.update(settings.CELERY)
-app.autodiscover_tasks(["quotas"])
+app.autodiscover_tasks(["quotas", "tenants"])
 
 
 @signals.setup_logging.connect  # type: ignore[untyped-decorator]

@@ -7,6 +7,7 @@ from celery import shared_task
 from django.conf import settings
 
 from quotas import audit, operations
+from quotas.reconciliation import operations as reconciliation
 
 logger = logging.getLogger(__name__)
 
@@ -35,3 +36,17 @@ def run_audit(**_: Any) -> None:
             logger.error(
                 "quotas.audit.violated", extra={"invariant": result.code, "count": result.violations}
             )
+
+
+@shared_task(queue="default", soft_time_limit=100, time_limit=120)  # type: ignore[untyped-decorator]
+def sample_counters(**_: Any) -> None:
+    report = reconciliation.sample_counters(secrets=settings.SECRET_STORE)
+    if report.failed:
+        logger.warning("quotas.counters.not_read", extra={"failed": report.failed, "read": report.read})
+
+
+@shared_task(queue="default", soft_time_limit=100, time_limit=120)  # type: ignore[untyped-decorator]
+def thin_counter_samples(**_: Any) -> None:
+    gone = reconciliation.thin_counter_samples()
+    if gone:
+        logger.info("quotas.counters.thinned", extra={"count": gone})

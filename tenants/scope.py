@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
+from django.conf import settings
 from django.db import connections, models, transaction
 
 ModelT = TypeVar("ModelT", bound=models.Model)
@@ -24,6 +25,12 @@ class Scope:
 
     role: str
     tenant_id: UUID | None = None
+
+    @property
+    def alias(self) -> str:
+        """The connection of the scope's role. Sessions and sign-in work on the default connection; where that
+        is the auth role's, a scope of this role shares it, so that what they do together commits together."""
+        return "default" if self.role == "auth" == settings.DATABASE_ROLE else self.role
 
 
 class ScopeMissing(RuntimeError):
@@ -42,6 +49,14 @@ _open_tenant: ContextVar[UUID | None] = ContextVar("tenants_open_tenant", defaul
 
 def current_scope() -> Scope | None:
     return _current.get()
+
+
+def scope_alias() -> str:
+    """The connection of the open scope. Errors: ScopeMissing outside every scope."""
+    scope = _current.get()
+    if scope is None:
+        raise ScopeMissing("the database was asked outside every scope")
+    return scope.alias
 
 
 @contextmanager
@@ -85,7 +100,7 @@ class ScopeRouter:
 
     def db_for_read(self, model: type[models.Model], **hints: Any) -> str | None:
         scope = _current.get()
-        return scope.role if scope else None
+        return scope.alias if scope else None
 
     db_for_write = db_for_read
 

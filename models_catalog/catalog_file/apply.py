@@ -78,10 +78,10 @@ def apply_catalog(
     problems = Problems(document.name)
     wanted = _read(document, problems, currencies)
     try:
-        with transaction.atomic(using=scope.role):
-            writes = _apply(wanted, secrets, now, problems, using=scope.role)
+        with transaction.atomic(using=scope.alias):
+            writes = _apply(wanted, secrets, now, problems, using=scope.alias)
             if dry_run:
-                transaction.set_rollback(True, using=scope.role)
+                transaction.set_rollback(True, using=scope.alias)
     except OperationalError as error:
         if isinstance(error.__cause__, psycopg.errors.LockNotAvailable):
             raise CatalogBusy("somebody else is changing the catalog; try again") from error

@@ -1,13 +1,14 @@
 """What an engine adapter does: write a call the way the engine wants it, and read what it counts."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
 from msgspec import Struct
 
+from models_catalog.engines.counters import ALL_DIALECTS, CounterNames, CounterReading, read_counters
 from models_catalog.engines.fields import RESERVED_FIELDS
 
 
@@ -51,6 +52,7 @@ class EngineAdapter(Protocol):
     name: str
     extra_fields: Mapping[str, Any]
     reuses_connections: bool
+    metrics_path: str
 
     def chat(self, call: ChatCall) -> UpstreamCall: ...
 
@@ -60,6 +62,11 @@ class EngineAdapter(Protocol):
 
     def read_usage(self, data: bytes) -> UsageReport | None:
         """The counts in a plain answer or in the data of an event; None when there are none."""
+        ...
+
+    def read_counters(self, text: str, headers: Mapping[str, str]) -> CounterReading:
+        """The engine's own counters in the page at `metrics_path`, given its text and its headers under
+        lower-case names. Raises UnreadableCounters."""
         ...
 
 
@@ -102,6 +109,9 @@ class OpenAIEngine:
     name = "generic"
     extra_fields: Mapping[str, Any] = {}
     reuses_connections = True
+    metrics_path = "/metrics"
+    # An engine that we know only as compatible may well be one of those whose counters we can read.
+    counter_dialects: Sequence[CounterNames] = ALL_DIALECTS
 
     def body(self, call: ChatCall) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -141,3 +151,6 @@ class OpenAIEngine:
         return UsageReport(
             usage.prompt_tokens, cached or 0, usage.completion_tokens or 0, reasoning or 0, is_final
         )
+
+    def read_counters(self, text: str, headers: Mapping[str, str]) -> CounterReading:
+        return read_counters(text, headers, self.counter_dialects)

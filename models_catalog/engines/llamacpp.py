@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from models_catalog.engines.base import ChatCall, OpenAIEngine, UsageReport
+from models_catalog.engines.counters import LLAMACPP
 
 
 class Timings(Struct):
@@ -30,6 +31,7 @@ _decode_timings = msgspec.json.Decoder(TimingsBearer).decode
 class LlamaCppEngine(OpenAIEngine):
     name = "llamacpp"
     reuses_connections = False
+    counter_dialects = (LLAMACPP,)
     extra_fields: Mapping[str, Any] = {
         "repeat_penalty": Annotated[float, Meta(ge=0, le=10)] | None,
         "typical_p": Annotated[float, Meta(ge=0, le=1)] | None,

@@ -6,10 +6,12 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from models_catalog.engines.base import ChatCall, OpenAIEngine
+from models_catalog.engines.counters import VLLM
 
 
 class VllmEngine(OpenAIEngine):
     name = "vllm"
+    counter_dialects = (VLLM,)
     extra_fields: Mapping[str, Any] = {
         "repetition_penalty": Annotated[float, Meta(gt=0, le=10)] | None,
         "min_tokens": Annotated[int, Meta(ge=0, le=1_000_000)] | None,

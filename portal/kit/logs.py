@@ -62,6 +62,8 @@ def configure(service: str, level: str, *, stream: TextIO | None = None) -> None
     handler.setFormatter(_Formatter(service))
     root = logging.getLogger()
     root.setLevel(level.upper())
+    # At DEBUG it would write whole contexts of templates, secrets and all.
+    logging.getLogger("django.template").setLevel(logging.INFO)
     for old in [handler for handler in root.handlers if isinstance(handler, _JsonHandler)]:
         root.removeHandler(old)
         old.close()

@@ -7,14 +7,11 @@ from django.db.backends.utils import CursorWrapper
 
 from portal.kit.ids import transfer_id
 from quotas.models import AccountKind, TransferKind
-from tenants.scope import ScopeMissing, current_scope
+from tenants.scope import scope_alias
 
 
 def _cursor() -> CursorWrapper:
-    scope = current_scope()
-    if scope is None:
-        raise ScopeMissing("the ledger was written outside every scope")
-    return connections[scope.role].cursor()
+    return connections[scope_alias()].cursor()
 
 
 def open_wallet(*, tenant_id: UUID, currency: str) -> None:

@@ -20,12 +20,15 @@ from quotas.models.metering import (
     UsageRollup,
     UsageSource,
 )
+from quotas.models.reconciliation import CounterSample
+from quotas.models.welcome import WelcomeGrant, WelcomeState
 
 __all__ = [
     "AccountKind",
     "Attempt",
     "AttemptOutcome",
     "Basis",
+    "CounterSample",
     "Hold",
     "HoldState",
     "InferenceRequest",
@@ -38,4 +41,6 @@ __all__ = [
     "UsageRollup",
     "UsageSource",
     "Wallet",
+    "WelcomeGrant",
+    "WelcomeState",
 ]

@@ -12,9 +12,13 @@ from psycopg import sql
 
 from models_catalog import operations as catalog_operations
 from models_catalog.models import CatalogModel
+from portal.kit.clock import utc_now
 from portal.kit.ids import uuid7
+from quotas.models import WelcomeGrant
 from quotas.tests.doors import admit, settle
+from tenants import operations as tenant_operations
 from tenants.models import Membership, Role, User
+from tenants.operations import OutgoingMail
 from tenants.scope import role_scope
 from tests.database import connected
 from tests.factories import (
@@ -40,6 +44,10 @@ DEFINER_FUNCTIONS = {
     "quotas_make_partitions(integer)",
 }
 
+# Tables of which no organization sees anything, its own rows neither: mails let people in, and what
+# people agreed to is between them and us.
+HIDDEN_FROM_TENANTS = {"tenants_outboxmessage", "tenants_termsacceptance"}
+
 # Tables that carry a tenant but show rows that belong to nobody, such as list prices, to everybody.
 SHOW_PUBLIC_ROWS = {"models_catalog_priceversion"}
 
@@ -62,6 +70,19 @@ def two(database: None) -> Populated:
         with role_scope("operator"):
             user = User.objects.create_user(email=f"{uuid7()}@example.com", full_name="Somebody")
             Membership.objects.create(tenant_id=tenant.id, user=user, role=Role.OWNER)
+            WelcomeGrant.objects.create(
+                tenant_id=tenant.id, user=user, currency=tenant.currency, amount_nanos=1
+            )
+            tenant_operations.accept_terms(user_id=user.id, version="1", tenant_id=tenant.id)
+            tenant_operations.invite_member(
+                tenant_id=tenant.id,
+                email="somebody.else@example.com",
+                role=Role.VIEWER,
+                actor_id=user.id,
+                actor_role=Role.OWNER,
+                compose=lambda token: OutgoingMail("somebody.else@example.com", "Join us", token),
+                now=utc_now(),
+            )
             slug = CatalogModel.objects.get(id=model.id).slug
             catalog_operations.restrict_api_key(tenant_id=tenant.id, key_id=tenant.key.id, slugs=[slug])
         rows = [admission_row(tenant, model) for _ in range(2)]
@@ -92,6 +113,11 @@ def tenant_tables(owner: Connection) -> list[str]:
         "AND a.attname = 'tenant_id' AND NOT a.attisdropped ORDER BY 1"
     ).fetchall()
     return ["tenants_tenant", *(name for (name,) in rows)]
+
+
+def visible_tables(owner: Connection) -> list[str]:
+    """Those of them of which an organization sees its own rows."""
+    return [table for table in tenant_tables(owner) if table not in HIDDEN_FROM_TENANTS]
 
 
 def partitions(owner: Connection) -> list[str]:
@@ -143,7 +169,7 @@ def test_the_tables_that_a_tenant_owns_are_the_ones_known_here(two: Populated, o
 
 
 def test_without_a_scope_nothing_is_seen(two: Populated, owner: Connection, tenant_role: Connection) -> None:
-    tables = tenant_tables(owner)
+    tables = visible_tables(owner)
     assert_sees_nothing(tenant_role, tables)
     for empty in ("", str(uuid7())):
         with tenant_role.transaction():
@@ -165,7 +191,7 @@ def test_in_a_scope_only_its_own_rows_are_seen(
 ) -> None:
     with tenant_role.transaction():
         enter(tenant_role, two.mine.id)
-        for table in tenant_tables(owner):
+        for table in visible_tables(owner):
             column = tenant_column(table)
             assert count(tenant_role, table, f"{column} = %s", two.mine.id) > 0, table
             assert count(tenant_role, table, f"{column} <> %s", two.mine.id) == 0, table
@@ -176,7 +202,7 @@ def test_a_scope_ends_with_its_transaction(
     two: Populated, owner: Connection, tenant_role: Connection
 ) -> None:
     """The same connection serves one organization, nobody, an error, and then another organization."""
-    tables = tenant_tables(owner)
+    tables = visible_tables(owner)
     backend = tenant_role.info.backend_pid
     with tenant_role.transaction():
         enter(tenant_role, two.mine.id)
@@ -191,6 +217,15 @@ def test_a_scope_ends_with_its_transaction(
         assert wallets == [(two.theirs.id,)]
     assert_sees_nothing(tenant_role, tables)
     assert tenant_role.info.backend_pid == backend
+
+
+def test_hidden_tables_are_closed_to_tenants(
+    two: Populated, owner: Connection, tenant_role: Connection
+) -> None:
+    assert set(tenant_tables(owner)) >= HIDDEN_FROM_TENANTS
+    for table in HIDDEN_FROM_TENANTS:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="permission denied"):
+            execute_as(tenant_role, two.mine.id, f"SELECT 1 FROM {table}")
 
 
 def test_private_prices_are_seen_by_their_tenant_only(two: Populated, tenant_role: Connection) -> None:
@@ -218,6 +253,7 @@ def test_nothing_is_written_for_another_tenant(two: Populated, tenant_role: Conn
             "UPDATE tenants_membership SET role = 'OWNER' WHERE tenant_id = %s",
             "DELETE FROM tenants_membership WHERE tenant_id = %s",
             "DELETE FROM models_catalog_apikeymodel WHERE tenant_id = %s",
+            "UPDATE tenants_invitation SET revoked_at = now() WHERE tenant_id = %s",
         ):
             assert tenant_role.execute(change, (two.theirs.id,)).rowcount == 0, change
     insert = (

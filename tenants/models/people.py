@@ -1,4 +1,4 @@
-"""WHO uses the portal: people, organizations, memberships and the credentials of programs."""
+"""People, organizations, and who belongs to which."""
 
 from __future__ import annotations
 
@@ -107,44 +107,3 @@ class Membership(models.Model):
 
     def __str__(self) -> str:
         return public_id(PREFIXES["membership"], self.id)
-
-
-class ApiKey(models.Model):
-    """A credential for /v1: a public id and the HMAC of a secret that is shown once.
-
-    `restricts_models` says that only the models listed for the key may be used; the list itself
-    belongs to the catalog, which knows models.
-    """
-
-    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
-    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="api_keys")
-    name = models.CharField(max_length=100)
-    labels = models.JSONField(default=dict, blank=True)
-    pepper_number = models.PositiveSmallIntegerField()
-    digest = models.BinaryField(max_length=32)
-    secret_hint = models.CharField(max_length=4, help_text="The last characters, to recognise a key by.")
-    restricts_models = models.BooleanField(default=False)
-    created_at = models.DateTimeField(db_default=models.functions.Now())
-    expires_at = models.DateTimeField(null=True, blank=True)
-    revoked_at = models.DateTimeField(null=True, blank=True)
-    last_used_at = models.DateTimeField(null=True, blank=True)
-    rotated_from = models.OneToOneField(
-        "self",
-        null=True,
-        blank=True,
-        on_delete=models.PROTECT,
-        related_name="rotated_to",
-        db_constraint=False,
-    )
-
-    objects = TenantManager()
-
-    class Meta:
-        constraints = [
-            # The target of composite foreign keys: a request's key is always its own tenant's key.
-            models.UniqueConstraint(fields=["tenant", "id"], name="apikey_tenant_id"),
-            models.CheckConstraint(condition=Q(pepper_number__gte=1), name="apikey_pepper_number"),
-        ]
-
-    def __str__(self) -> str:
-        return public_id(PREFIXES["api_key"], self.id)
