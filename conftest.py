@@ -15,6 +15,7 @@ import pytest
 
 from devstack.testing import Services, start_services
 from tests.gateway_process import RunningGateway, running_gateway
+from tests.web_process import RunningWeb, running_web
 
 SERVICES = pytest.StashKey[Services]()
 FOLDER = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
@@ -74,4 +75,11 @@ def database(services: Services) -> Iterator[None]:
 def gateway(database: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
     """A gateway process that tests share; tests that kill or stop one start their own."""
     with running_gateway(tmp_path_factory.mktemp("gateway")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def web(gateway: RunningGateway, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningWeb]:
+    """The web process that tests share; its pages name the shared gateway as the API."""
+    with running_web(tmp_path_factory.mktemp("web"), API_BASE=gateway.api_base) as running:
         yield running

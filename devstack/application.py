@@ -46,7 +46,13 @@ def portal_application(port: int, data_dir: DataDir) -> Application:
     manage = (sys.executable, "manage.py")
     run_module = (sys.executable, "-m")
     celery = (*run_module, "celery", "-A", "portal.celery")
-    uvicorn = (*run_module, "uvicorn", "portal.asgi:application", "--lifespan", "off", "--no-access-log")
+    uvicorn = (*run_module, "uvicorn", "portal.asgi:application", "--lifespan", "on", "--no-access-log")
+    # What was sent to a socket has left; a client that answers no ping is gone; a stop takes seconds.
+    sockets = (
+        *("--ws", "portal.playground.protocol:PromptWebSocket", "--ws-max-size", str(2 * 2**20)),
+        *("--ws-ping-interval", "15", "--ws-ping-timeout", "15", "--ws-per-message-deflate", "false"),
+        *("--timeout-graceful-shutdown", "10", "--log-level", "warning"),
+    )
     worker_options = ("-Q", "default,ledger", "--loglevel", "WARNING", "--without-gossip", "--without-mingle")
     gateway_port = port + 1
     return Application(
@@ -63,7 +69,7 @@ def portal_application(port: int, data_dir: DataDir) -> Application:
             ),
             Process(
                 "web",
-                (*uvicorn, "--host", ports.HOST, "--port", str(port)),
+                (*uvicorn, *sockets, "--host", ports.HOST, "--port", str(port)),
                 ready_url=f"http://{ports.HOST}:{port}/readyz",
             ),
             Process(

@@ -22,14 +22,15 @@ OLDEST_PYTHON = (3, 11)
 CONSTRAINTS = "constraints.txt"
 WITHOUT_DEPENDENCIES = "requirements-nodeps.txt"
 OPENMP = "requirements-openmp.txt"
-RUN_FILES = ("requirements.txt", "requirements-devstack.txt")
+RUN_FILES = ("requirements.txt", "requirements-devstack.txt", "requirements-build.txt")
 # What is installed for developing includes what is installed for running.
 FILES = {"run": RUN_FILES, "dev": (*RUN_FILES, "requirements-dev.txt")}
 NEEDED_BY = {"run": "`make run`", "dev": "`make test`"}
 
 
 def main(purpose: str) -> int:
-    """Returns 0 once everything in FILES[purpose] is installed; does nothing when it was already."""
+    """Returns 0 once everything in FILES[purpose] is installed and stylesheet, scripts and message
+    catalogs are built; does nothing that was done already."""
     problem = find_problem()
     if problem:
         print("Error: " + problem, file=sys.stderr)
@@ -40,12 +41,16 @@ def main(purpose: str) -> int:
         fcntl.flock(handle, fcntl.LOCK_EX)
         if not is_installed(purpose):
             install(purpose)
+        # They compare by themselves, and say by themselves what failed.
+        for builder in (["devstack.frontend"], ["devstack.translations", "compile"]):
+            if subprocess.call([str(VENV_PYTHON), "-m", *builder], cwd=str(REPOSITORY)) != 0:
+                return 1
+        return 0
     except subprocess.CalledProcessError as error:
         print("Error: the installation failed (see above): " + " ".join(error.cmd), file=sys.stderr)
         return 1
     finally:
         os.close(handle)
-    return 0
 
 
 def find_problem() -> str | None:

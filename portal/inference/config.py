@@ -36,6 +36,8 @@ def inference_config(
     *, database: Mapping[str, Any], secrets: SecretStore, valkey_url: str, tuning: Mapping[str, int]
 ) -> InferenceConfig:
     """From a Django DATABASES entry and the validated tunables."""
+    # Django's pool serves pages; calls have a pool of their own.
+    options = {name: value for name, value in database["OPTIONS"].items() if name != "pool"}
     conninfo = make_conninfo(
         dbname=database["NAME"],
         user=database["USER"],
@@ -47,7 +49,7 @@ def inference_config(
         keepalives_interval=2,
         keepalives_count=3,
         tcp_user_timeout=10_000,
-        **database["OPTIONS"],
+        **options,
     )
     return InferenceConfig(
         conninfo=conninfo,

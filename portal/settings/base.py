@@ -2,6 +2,11 @@
 
 import secrets
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from csp.constants import NONCE, SELF
+from csp.constants import NONE as NONE_SOURCE
 
 from portal.kit.secrets import SecretStore
 from portal.settings.environment import DATABASE_ROLES, Environment, database_config
@@ -13,6 +18,9 @@ environment = Environment()
 DATABASE_URL = environment.text("DATABASE_URL", "postgresql://sluice@127.0.0.1:5432/sluice")
 VALKEY_URL = environment.text("VALKEY_URL", "redis://127.0.0.1:6379/0")
 PORTAL_URL = environment.text("PORTAL_URL", "http://127.0.0.1:8000")
+_PORTAL = urlsplit(PORTAL_URL)
+# Browsers differ on whether 'self' covers sockets, so the origin is named.
+WEBSOCKET_ORIGINS = [f"{'wss' if _PORTAL.scheme == 'https' else 'ws'}://{_PORTAL.netloc}"]
 API_BASE = environment.text("API_BASE", "http://127.0.0.1:8001/v1")
 DEMO_ENV_FILE = environment.path("DEMO_ENV_FILE")
 CATALOG_FILE = environment.path("CATALOG_FILE")
@@ -42,6 +50,17 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "django.contrib.postgres",
+    "allauth",
+    "allauth.account",
+    "allauth.mfa",
+    "allauth.socialaccount",
+    "allauth.socialaccount.providers.openid_connect",
+    "allauth.socialaccount.providers.github",
+    "allauth.socialaccount.providers.google",
+    "allauth.usersessions",
+    "csp",
+    "django_htmx",
+    "channels",
     "tenants",
     "models_catalog",
     "quotas",
@@ -51,12 +70,18 @@ MIDDLEWARE = [
     "portal.middleware.RequestIdMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
+    "allauth.usersessions.middleware.UserSessionsMiddleware",
+    "portal.accounts.terms.TermsMiddleware",
     "portal.backoffice.middleware.OperatorScopeMiddleware",
 ]
 ROOT_URLCONF = "portal.urls"
@@ -67,10 +92,14 @@ TEMPLATES = [
         "DIRS": [BASE_DIR / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
+            "builtins": ["django.templatetags.i18n", "django.templatetags.static", "portal.pages.tags"],
             "context_processors": [
                 "django.template.context_processors.request",
+                "django.template.context_processors.i18n",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "csp.context_processors.nonce",
+                "portal.pages.context.page",
             ],
         },
     },
@@ -81,18 +110,51 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
+AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]
+LOGIN_URL = "/accounts/login/"
+LOGIN_REDIRECT_URL = "/o/"
 LANGUAGE_CODE = "en"
+LANGUAGES = [("en", "English"), ("zh-hans", "简体中文")]
+LOCALE_PATHS = [BASE_DIR / "locale"]
+USE_THOUSAND_SEPARATOR = False
 TIME_ZONE = "UTC"
 USE_TZ = True
 STATIC_URL = "/static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": VALKEY_URL}}
+# What a page may load and where it may send forms. There is no exception: neither inline nor evaluated code.
+CONTENT_SECURITY_POLICY: dict[str, dict[str, list[Any]]] = {
+    "DIRECTIVES": {
+        "default-src": [SELF],
+        "script-src": [SELF, NONCE],
+        "style-src": [SELF],
+        "img-src": [SELF, "data:"],
+        "connect-src": [SELF, *WEBSOCKET_ORIGINS],
+        "object-src": [NONE_SOURCE],
+        "base-uri": [NONE_SOURCE],
+        "form-action": [SELF],
+        "frame-ancestors": [NONE_SOURCE],
+    }
+}
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 CSRF_COOKIE_SAMESITE = "Lax"
 SECURE_CONTENT_TYPE_NOSNIFF = True
 X_FRAME_OPTIONS = "DENY"
+
+# --- Mail: rows of an outbox, which the worker sends ------------------------------------------------
+# Without a mail server mails stay in the outbox, and a page of a development instance shows them.
+EMAIL_HOST = environment.optional("EMAIL_HOST") or ""
+EMAIL_PORT = environment.number("EMAIL_PORT", 587, 1, 65535)
+EMAIL_HOST_USER = environment.optional("EMAIL_HOST_USER") or ""
+EMAIL_HOST_PASSWORD = environment.optional("EMAIL_HOST_PASSWORD") or ""
+EMAIL_USE_TLS = environment.choice("EMAIL_SECURITY", ("starttls", "tls", "none"), "starttls") == "starttls"
+EMAIL_USE_SSL = environment.choice("EMAIL_SECURITY", ("starttls", "tls", "none"), "starttls") == "tls"
+EMAIL_TIMEOUT = 20
+DEFAULT_FROM_EMAIL = environment.text("DEFAULT_FROM_EMAIL", "Sluice <no-reply@sluice.example>")
+MAILBOX = False
 
 # --- Database: one alias a role; `default` is the role that this process names ---------------------
 # The lowest supported server: NULLS NOT DISTINCT and multi-column partition keys in constraints.
@@ -100,13 +162,20 @@ MIN_POSTGRESQL_VERSION = 15
 DATABASE_ROLE = environment.choice("DATABASE_ROLE", DATABASE_ROLES, "auth")
 
 
+# Where a thread lives as long as a request, as in the web process, connections are shared.
+DATABASE_POOL = environment.number("DATABASE_POOL", 0, 0, 64)
+
+
 def _role_config(role: str) -> dict[str, object]:
     # A deployment may give each role a login of its own; without it the owner's login takes the role.
     own_login = environment.optional(f"DATABASE_URL_{role.upper()}")
     if own_login:
-        return database_config(own_login, role=None, application=f"sluice-{role}")
+        return database_config(own_login, role=None, application=f"sluice-{role}", pool_size=DATABASE_POOL)
     return database_config(
-        DATABASE_URL, role=None if role == "owner" else f"sluice_{role}", application=f"sluice-{role}"
+        DATABASE_URL,
+        role=None if role == "owner" else f"sluice_{role}",
+        application=f"sluice-{role}",
+        pool_size=DATABASE_POOL,
     )
 
 
@@ -131,6 +200,26 @@ CELERY = {
             "schedule": float(TUNING["SLUICE_SWEEP_S"]),
             "options": {"queue": "ledger", "expires": TUNING["SLUICE_SWEEP_S"]},
         },
+        "sample-counters": {
+            "task": "quotas.tasks.sample_counters",
+            "schedule": float(TUNING["SLUICE_SAMPLE_S"]),
+            "options": {"queue": "default", "expires": TUNING["SLUICE_SAMPLE_S"]},
+        },
+        "thin-counter-samples": {
+            "task": "quotas.tasks.thin_counter_samples",
+            "schedule": 3600.0,
+            "options": {"queue": "default", "expires": 3600},
+        },
+        "prune-mail": {
+            "task": "tenants.tasks.prune_mail",
+            "schedule": 3600.0,
+            "options": {"queue": "default", "expires": 3600},
+        },
+        "deliver-mail": {
+            "task": "tenants.tasks.deliver_mail",
+            "schedule": 15.0,
+            "options": {"queue": "default", "expires": 15},
+        },
         "make-partitions": {
             "task": "quotas.tasks.make_partitions",
             "schedule": 3600.0,
@@ -145,3 +234,8 @@ CELERY = {
 }
 
 LOGGING_CONFIG = None  # portal.kit.logs.configure() sets logging up, the same for every process.
+
+from portal.settings.accounts import *  # noqa: E402, F403
+from portal.settings.accounts import SIGN_IN_ORIGINS  # noqa: E402
+
+CONTENT_SECURITY_POLICY["DIRECTIVES"]["form-action"] += SIGN_IN_ORIGINS

@@ -32,10 +32,23 @@ TUNABLES: Mapping[str, tuple[int, int, int]] = {
     "SLUICE_MAX_CALLS": (4000, 1, 100000),
     "SLUICE_GATEWAY_POOL": (10, 8, 64),
     "SLUICE_KEY_OVERLAP_S": (86400, 0, 30 * 86400),
+    "SLUICE_SAMPLE_S": (15, 1, 3600),
     "SLUICE_RATE_LIMIT_RPM": (0, 0, 10_000_000),
 }
 
-KNOWN_SLUICE_NAMES = frozenset(TUNABLES) | {"SLUICE_ENV", "SLUICE_CURRENCIES", "SLUICE_LOG_LEVEL"}
+KNOWN_SLUICE_NAMES = frozenset(TUNABLES) | {
+    "SLUICE_ENV",
+    "SLUICE_CURRENCIES",
+    "SLUICE_LOG_LEVEL",
+    # Of accounts (portal/settings/accounts.py).
+    "SLUICE_SIGNUP",
+    "SLUICE_SIGNUPS_PER_HOUR",
+    "SLUICE_WELCOME",
+    "SLUICE_WELCOME_APPROVAL",
+    "SLUICE_WELCOME_PER_DOMAIN_DAY",
+    "SLUICE_WELCOME_PER_HOUR",
+    "SLUICE_DISPOSABLE_DOMAINS",
+}
 
 
 def select_settings(*, database_role: str) -> None:
@@ -91,7 +104,9 @@ class Environment:
         return Path(value) if value else None
 
     def tunable(self, name: str) -> int:
-        default, lowest, highest = TUNABLES[name]
+        return self.number(name, *TUNABLES[name])
+
+    def number(self, name: str, default: int, lowest: int, highest: int) -> int:
         text = self.values.get(name, "")
         if not text:
             return default
@@ -114,10 +129,11 @@ class Environment:
         return values
 
 
-def database_config(url: str, *, role: str | None, application: str) -> dict[str, object]:
+def database_config(url: str, *, role: str | None, application: str, pool_size: int = 0) -> dict[str, object]:
     """A Django DATABASES entry of a postgresql:// URL.
 
     role: the PostgreSQL role that the session takes at its start; None keeps the login's own.
+    pool_size: connections that threads share; 0 gives each thread one of its own, for a minute.
     """
     parts = urlsplit(url)
     if parts.scheme not in {"postgresql", "postgres"}:
@@ -131,8 +147,13 @@ def database_config(url: str, *, role: str | None, application: str) -> dict[str
         "PASSWORD": unquote(parts.password or ""),
         "HOST": query.pop("host", parts.hostname or ""),
         "PORT": str(parts.port or ""),
-        "CONN_MAX_AGE": 60,
+        "CONN_MAX_AGE": 0 if pool_size else 60,
         "CONN_HEALTH_CHECKS": True,
-        "OPTIONS": {**query, "options": startup, "application_name": application},
+        "OPTIONS": {
+            **query,
+            "options": startup,
+            "application_name": application,
+            **({"pool": {"min_size": 0, "max_size": pool_size, "timeout": 10}} if pool_size else {}),
+        },
         "TEST": {"MIRROR": None},
     }

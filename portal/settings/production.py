@@ -5,13 +5,22 @@ from django.core.exceptions import ImproperlyConfigured
 from portal.settings.base import *  # noqa: F403
 from portal.settings.base import SECRET_STORE, environment
 
-for _name in ("DATABASE_URL", "VALKEY_URL", "SECRETS_DIR", "PORTAL_URL", "API_BASE", "ALLOWED_HOSTS"):
+for _name in (
+    "DATABASE_URL",
+    "VALKEY_URL",
+    "SECRETS_DIR",
+    "PORTAL_URL",
+    "API_BASE",
+    "ALLOWED_HOSTS",
+    "EMAIL_HOST",
+):
     environment.text(_name)
 if SECRET_STORE is None:
     raise ImproperlyConfigured("SECRETS_DIR must be set")
 
 SESSION_COOKIE_SECURE = True
 CSRF_COOKIE_SECURE = True
+LANGUAGE_COOKIE_SECURE = True
 SECURE_SSL_REDIRECT = True
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 SECURE_HSTS_SECONDS = 31536000

@@ -5,3 +5,5 @@ from portal.settings.base import *  # noqa: F403
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 SESSION_COOKIE_SECURE = False
 WHITENOISE_AUTOREFRESH = True
+WHITENOISE_USE_FINDERS = True
+MAILBOX = True

@@ -1,0 +1,32 @@
+/* data-autosubmit: a form, or one field of it, is sent when it changes.
+   data-confirm-name="exact name": on an input; the form's [data-confirmed] buttons wait for it.
+   A form that came back with errors puts the focus on the first of them. */
+
+document.addEventListener("change", (event) => {
+  const marked = event.target.closest?.("[data-autosubmit]");
+  if (marked) event.target.form?.requestSubmit();
+});
+
+function judge(input) {
+  const form = input.form;
+  if (!form) return;
+  const matches = input.value.trim() === input.dataset.confirmName;
+  const marked = form.querySelectorAll("[data-confirmed]");
+  const buttons = marked.length ? marked : form.querySelectorAll("button:not([type=button])");
+  for (const button of buttons) button.disabled = !matches;
+}
+
+function judgeAll(root) {
+  for (const input of root.querySelectorAll?.("[data-confirm-name]") ?? []) judge(input);
+}
+
+document.addEventListener("input", (event) => {
+  if (event.target.matches?.("[data-confirm-name]")) judge(event.target);
+});
+
+document.addEventListener("htmx:load", (event) => judgeAll(event.detail.elt));
+document.addEventListener("htmx:afterSettle", (event) => {
+  if (event.detail.xhr?.status === 422) event.detail.elt.querySelector?.('[aria-invalid="true"]')?.focus();
+});
+judgeAll(document);
+document.querySelector('main [aria-invalid="true"]')?.focus();

@@ -1,0 +1,5 @@
+// Pages of accounts: passkeys.
+
+import { start } from "../accounts/passkey_forms.js";
+
+start();

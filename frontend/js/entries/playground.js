@@ -1,0 +1,4 @@
+import { begin } from "../playground/page.js";
+
+const root = document.getElementById("playground");
+if (root) begin(root);

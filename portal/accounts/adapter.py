@@ -1,0 +1,117 @@
+"""How allauth's flows are bound to the domain: mails into the outbox, secrets encrypted, who may sign up."""
+
+from typing import Any
+
+from allauth.account.adapter import DefaultAccountAdapter
+from allauth.account.models import EmailAddress
+from allauth.core import context as allauth_context
+from allauth.mfa.adapter import DefaultMFAAdapter
+from allauth.mfa.models import Authenticator
+from allauth.socialaccount.adapter import DefaultSocialAccountAdapter
+from allauth.socialaccount.models import SocialApp, SocialLogin
+from allauth.socialaccount.providers.base import Provider
+from django.conf import settings
+from django.db import transaction
+from django.forms import Form
+from django.http import Http404, HttpRequest, HttpResponse
+from django.template.loader import render_to_string
+from django.utils.translation import get_language, gettext
+
+from portal.accounts import invitations, welcome
+from portal.accounts.mailing import post_mail
+from portal.kit.clock import utc_now
+from portal.kit.secrets import SecretStore
+from tenants.models import User
+
+
+class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
+    """Sign-up and sign-in by address and password."""
+
+    def is_open_for_signup(self, request: HttpRequest) -> bool:
+        return settings.SIGNUP == "open" or invitations.remembered(request) is not None
+
+    def save_user(self, request: HttpRequest, user: User, form: Form, commit: bool = True) -> User:
+        user.full_name = form.cleaned_data["full_name"]
+        saved: User = super().save_user(request, user, form, commit)
+        return saved
+
+    def confirm_email(self, request: HttpRequest, email_address: EmailAddress) -> bool:
+        """Whose address is verified gets the welcome credit that sign-up promised, once that is committed."""
+        confirmed: bool = super().confirm_email(request, email_address)
+        if confirmed:
+            user_id, email = email_address.user_id, email_address.email
+            transaction.on_commit(lambda: welcome.give(request, user_id=user_id, verified_email=email))
+        return confirmed
+
+    def post_login(self, request: HttpRequest, user: User, **how: Any) -> HttpResponse:
+        response: HttpResponse = super().post_login(request, user, **how)
+        verified = EmailAddress.objects.filter(user_id=user.id, verified=True, primary=True).first()
+        if verified is not None:
+            transaction.on_commit(
+                lambda: welcome.give(request, user_id=user.id, verified_email=verified.email)
+            )
+        return response
+
+    def send_mail(self, template_prefix: str, email: str, context: dict[str, Any]) -> None:
+        """Put the mail into the outbox, in the transaction of what it tells about."""
+        request = allauth_context.request
+        values = {"request": request, "email": email, "portal_url": settings.PORTAL_URL, **context}
+        subject = " ".join(render_to_string(f"{template_prefix}_subject.txt", values).split())
+        text = render_to_string(f"{template_prefix}_message.txt", values).strip()
+        subject = self.format_email_subject(subject)
+        html = render_to_string(
+            "account/email/message.html", {"subject": subject, "text": text, "language": get_language()}
+        )
+        post_mail(to=email, subject=subject, text=text, html=html)
+
+
+class MFAAdapter(DefaultMFAAdapter):  # type: ignore[misc]
+    """Second factors. What the database keeps of authenticator apps and recovery codes is encrypted."""
+
+    def encrypt(self, text: str) -> str:
+        return _store().encrypt(text)
+
+    def decrypt(self, encrypted_text: str) -> str:
+        return _store().decrypt(encrypted_text)
+
+    def generate_authenticator_name(self, user: User, type: Authenticator.Type) -> str:
+        number = Authenticator.objects.filter(user_id=user.pk, type=type).count() + 1
+        return gettext("Passkey %(number)d") % {"number": number}
+
+
+class SocialAccountAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
+    """Sign-in with accounts elsewhere."""
+
+    def get_provider(self, request: HttpRequest, provider: str, client_id: str | None = None) -> Provider:
+        try:
+            return super().get_provider(request, provider, client_id)
+        except SocialApp.DoesNotExist:
+            raise Http404("this provider is not configured") from None
+
+    def authenticate_by_email(self, login: SocialLogin) -> Any:
+        # An address counts as verified when the provider says exactly that: some spell `false` as a text.
+        for address in login.email_addresses:
+            address.verified = address.verified is True
+        return super().authenticate_by_email(login)
+
+    def new_user(self, request: HttpRequest, sociallogin: SocialLogin) -> User:
+        # It waits in the session, as JSON, for the rest of the form: a default of the database cannot.
+        user: User = super().new_user(request, sociallogin)
+        user.date_joined = utc_now()
+        return user
+
+    def populate_user(self, request: HttpRequest, sociallogin: SocialLogin, data: dict[str, Any]) -> User:
+        user: User = super().populate_user(request, sociallogin, data)
+        parts = (data.get("first_name"), data.get("last_name"))
+        user.full_name = (data.get("name") or " ".join(part for part in parts if part))[:200]
+        return user
+
+    def get_signup_form_initial_data(self, sociallogin: SocialLogin) -> dict[str, Any]:
+        initial: dict[str, Any] = super().get_signup_form_initial_data(sociallogin)
+        return {**initial, "full_name": sociallogin.user.full_name}
+
+
+def _store() -> SecretStore:
+    store: SecretStore | None = settings.SECRET_STORE
+    assert store is not None, "processes that sign people in have a secret store"
+    return store

@@ -1,0 +1,266 @@
+"""Usage: a chart with its table, the calls behind it, each call's receipt, and all of it as CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlencode
+from uuid import UUID
+
+from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
+from django.shortcuts import render
+from django.utils.formats import number_format
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, pgettext_lazy
+
+from portal.console import words
+from portal.console.call_rows import call_rows
+from portal.console.downloads import csv_download
+from portal.console.periods import PRESETS, Period, read_period
+from portal.kit.clock import utc_now
+from portal.kit.ids import PREFIXES, InvalidPublicId, parse_public_id, public_id
+from portal.pages.access import Organization, organization_page, parse_id
+from portal.pages.charts import Chart, Series, Slot, stacked_bars
+from portal.pages.tags import amount_text
+from quotas.metering.queries import (
+    RequestFilter,
+    RequestNotFound,
+    Sums,
+    UsageTotals,
+    iter_requests_csv,
+    iter_usage_csv,
+    list_requests,
+    request_receipt,
+    usage_totals,
+)
+from quotas.metering.queries.usage import Group
+from tenants.models import KeyPurpose
+from tenants.permissions import Permission
+from tenants.queries import list_api_keys
+
+PAGE_ROWS: Final = 50
+MEASURES: Final = {
+    "cost": gettext_lazy("Cost"),
+    "tokens": gettext_lazy("Tokens"),
+    "requests": pgettext_lazy("number", "Requests"),
+}
+GROUPS: Final = {"model": gettext_lazy("Model"), "api_key": gettext_lazy("API key")}
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """What the address asks for. key_ids and slugs: empty means all. measure: of the chart."""
+
+    period: Period
+    slugs: tuple[str, ...]
+    key_ids: tuple[UUID, ...]
+    measure: str
+    group_by: str
+    before: UUID | None
+
+    @property
+    def is_narrowed(self) -> bool:
+        return bool(self.slugs or self.key_ids)
+
+
+def read_filters(request: HttpRequest) -> Filters:
+    """Unknown values count as not given: an old bookmark shows more, never an error."""
+    query = request.GET
+    key = _id("api_key", query.get("key", ""))
+    return Filters(
+        period=read_period(query, now=utc_now(), default="30d"),
+        slugs=(query["model"],) if query.get("model") else (),
+        key_ids=(key,) if key else (),
+        measure=query["show"] if query.get("show") in MEASURES else "cost",
+        group_by=query["by"] if query.get("by") in GROUPS else "model",
+        before=_id("request", query.get("before", "")),
+    )
+
+
+def _id(kind: str, text: str) -> UUID | None:
+    try:
+        return parse_public_id(PREFIXES[kind], text)
+    except InvalidPublicId:
+        return None
+
+
+@organization_page(Permission.SEE_USAGE)
+def usage(request: HttpRequest, organization: Organization) -> HttpResponse:
+    """The page; with ?before=… the calls further back."""
+    filters = read_filters(request)
+    tenant_id = organization.tenant_id
+    totals = usage_totals(
+        tenant_id=tenant_id,
+        from_at=filters.period.from_at,
+        to_at=filters.period.to_at,
+        bucket=filters.period.bucket,
+        group_by=filters.group_by,  # type: ignore[arg-type]
+        models=filters.slugs,
+        api_keys=filters.key_ids,
+    )
+    calls = list_requests(
+        tenant_id=tenant_id, filters=_request_filter(filters), before=filters.before, limit=PAGE_ROWS
+    )
+    return render(
+        request,
+        "console/usage/page.html",
+        {
+            "section": "usage",
+            "filters": filters,
+            "totals": totals,
+            "groups": [(_group_name(group, filters.group_by), sums) for group, sums in totals.groups],
+            "chart": _chart(totals, filters, organization.currency),
+            "calls": call_rows(calls.rows),
+            "next": public_id(PREFIXES["request"], calls.next) if calls.next else "",
+            "presets": PRESETS,
+            "measures": MEASURES,
+            "group_names": GROUPS,
+            "download_query": _download_query(filters),
+            **_choices(tenant_id, filters),
+        },
+    )
+
+
+def _choices(tenant_id: UUID, filters: Filters) -> dict[str, Any]:
+    """What the period's filters offer: the models and keys that were used, and those already chosen."""
+    period = {
+        "from_at": filters.period.from_at,
+        "to_at": filters.period.to_at,
+        "bucket": filters.period.bucket,
+    }
+    used = usage_totals(tenant_id=tenant_id, group_by="model", **period)  # type: ignore[arg-type]
+    slugs = {group.model.slug for group, _sums in used.groups if group.model} | set(filters.slugs)
+    keys = list_api_keys(tenant_id=tenant_id, now=utc_now(), with_playground=True)
+    return {
+        "model_choices": sorted(slugs),
+        "key_choices": [
+            (
+                key.public_id,
+                _("Playground") if key.purpose == KeyPurpose.PLAYGROUND else f"{key.name} ({key.masked})",
+            )
+            for key in keys
+        ],
+        "chosen_key": public_id(PREFIXES["api_key"], filters.key_ids[0]) if filters.key_ids else "",
+    }
+
+
+def _request_filter(filters: Filters) -> RequestFilter:
+    return RequestFilter(filters.period.from_at, filters.period.to_at, filters.slugs, filters.key_ids)
+
+
+def _download_query(filters: Filters) -> str:
+    chosen = {"period": "custom", "from": filters.period.first_day, "to": filters.period.last_day}
+    if filters.period.name != "custom":
+        chosen = {"period": filters.period.name}
+    if filters.slugs:
+        chosen["model"] = filters.slugs[0]
+    if filters.key_ids:
+        chosen["key"] = public_id(PREFIXES["api_key"], filters.key_ids[0])
+    return urlencode(chosen)
+
+
+def _group_name(group: Group, group_by: str) -> str:
+    if group.model:
+        return group.model.slug
+    if group.key:
+        return _("Playground") if group.key.is_playground else f"{group.key.name} …{group.key.hint}"
+    return _("Other")
+
+
+def _chart(totals: UsageTotals, filters: Filters, currency: str) -> Chart:
+    value: Callable[[Sums], int] = {
+        "cost": lambda sums: sums.charged_nanos,
+        "tokens": lambda sums: sums.prompt_tokens + sums.completion_tokens,
+        "requests": lambda sums: sums.requests,
+    }[filters.measure]
+    form = {"hour": "%H:%M", "day": "%m-%d", "month": "%Y-%m"}[totals.bucket]
+    exact = {"hour": "%Y-%m-%d %H:%M UTC", "day": "%Y-%m-%d", "month": "%Y-%m"}[totals.bucket]
+    return stacked_bars(
+        chart_id="usage",
+        title=str(MEASURES[filters.measure]),
+        slots=[Slot(f"{start:{form}}", f"{start:{exact}}") for start in totals.starts],
+        series=[
+            Series(_group_name(one.group, filters.group_by), tuple(value(sums) for sums in one.buckets))
+            for one in totals.series
+        ],
+        wording=(
+            (lambda nanos: amount_text(nanos, currency))
+            if filters.measure == "cost"
+            else lambda count: str(number_format(count, force_grouping=True))
+        ),
+        slot_heading=_("Period (UTC)"),
+    )
+
+
+@organization_page(Permission.SEE_USAGE)
+def usage_csv(request: HttpRequest, organization: Organization) -> StreamingHttpResponse:
+    """The hourly sums of the page's filter."""
+    filters = read_filters(request)
+    rows = iter_usage_csv(
+        tenant_id=organization.tenant_id,
+        from_at=filters.period.from_at,
+        to_at=filters.period.to_at,
+        models=filters.slugs,
+        api_keys=filters.key_ids,
+    )
+    return csv_download(request, rows, f"usage-{filters.period.first_day}-{filters.period.last_day}.csv")
+
+
+@organization_page(Permission.SEE_USAGE)
+def requests_csv(request: HttpRequest, organization: Organization) -> StreamingHttpResponse:
+    """Every call of the page's filter."""
+    filters = read_filters(request)
+    rows = iter_requests_csv(tenant_id=organization.tenant_id, filters=_request_filter(filters))
+    return csv_download(request, rows, f"requests-{filters.period.first_day}-{filters.period.last_day}.csv")
+
+
+@organization_page(Permission.SEE_USAGE)
+def receipt(request: HttpRequest, organization: Organization, request_id: str) -> HttpResponse:
+    """What explains one charge: tokens × price, the tries, and who witnessed it."""
+    try:
+        found = request_receipt(tenant_id=organization.tenant_id, request_id=parse_id("request", request_id))
+    except RequestNotFound:
+        raise Http404 from None
+    latest = found.revisions[-1] if found.revisions else None
+    longest_ms = max((bar.offset_ms + (bar.duration_ms or 0) for bar in found.attempts), default=0) or 1
+    context = {
+        "section": "usage",
+        "receipt": found,
+        "latest": latest,
+        "key_name": _("Playground") if found.key.is_playground else found.key.name,
+        "lines": [(words.TOKEN_CLASSES[line.token_class], line) for line in latest.lines] if latest else [],
+        "hold_state": _word(words.HOLD_STATES, found.hold.state),
+        "provenance": _word(words.PROVENANCES, latest.provenance) if latest else "",
+        "basis": _word(words.BASES, latest.basis) if latest else "",
+        "witnesses": [_word(words.SOURCES, source) for source in found.witnesses],
+        "attempts": [
+            {
+                "bar": bar,
+                "outcome": _word(words.OUTCOMES, bar.outcome) if bar.outcome else _("Running"),
+                "x": _share(bar.offset_ms, longest_ms),
+                "width": _share(max(bar.duration_ms or 0, longest_ms / 200), longest_ms),
+                "wait": _share(bar.ttft_ms or 0, longest_ms),
+            }
+            for bar in found.attempts
+        ],
+        "transfers": [
+            (
+                revision.transfer,
+                [(_word(words.ACCOUNTS, account), amount) for account, amount in revision.transfer.amounts],
+            )
+            for revision in found.revisions
+            if revision.transfer
+        ],
+    }
+    return render(request, "console/usage/receipt.html", context)
+
+
+def _share(part: float, whole: int) -> str:
+    """In hundredths, with a point whatever the language: a coordinate, not a number to read."""
+    return f"{100 * part / whole:.2f}"
+
+
+def _word(names: dict[Any, Any], value: str) -> str:
+    """The word for a stored value; the value itself when there is none yet."""
+    return next((str(name) for known, name in names.items() if known == value), value)

@@ -1,0 +1,251 @@
+"""One socket of the playground: who may open it, what it is told, and that nothing outlives it."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from types import SimpleNamespace
+from typing import Any
+
+from django.utils import translation
+
+from portal.kit import logs
+from portal.kit.ids import PREFIXES, InvalidPublicId, parse_public_id, public_id
+from portal.pages.access import Organization
+from portal.playground import limits, wording
+from portal.playground.members import Member, Refused, find_member, find_payer
+from portal.playground.messages import (
+    MAX_MESSAGE_BYTES,
+    AskEnded,
+    Ended,
+    Error,
+    Outgoing,
+    Run,
+    Stop,
+    Unreadable,
+    read,
+    write,
+)
+from portal.playground.process import INFERENCE
+from portal.playground.receipts import Receipts
+from portal.playground.run import PlaygroundRun
+
+logger = logging.getLogger(__name__)
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+# How long a run that was stopped because its socket went may take to hand over its settlement.
+END_WITHIN_S = 10.0
+
+_GOING = {
+    Refused.SIGNED_OUT: "signed_out",
+    Refused.NOT_ALLOWED: "not_allowed",
+    Refused.NOT_FOUND: "not_allowed",
+}
+
+
+async def playground(scope: Scope, receive: Receive, send: Send) -> None:
+    """The ASGI application behind ws/o/<organization>/playground."""
+    socket = Socket(scope, receive, send)
+    language = _language(scope)
+    # The language holds for everything that this task and its runs say.
+    with translation.override(language):
+        await socket.serve()
+
+
+async def nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
+    """An address that does not exist looks like the playground of an organization that does not."""
+    await receive()
+    await send({"type": "websocket.accept"})
+    await _close(receive, send, Refused.NOT_FOUND)
+
+
+class Socket:
+    """Lives as long as its connection. One run at a time."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._organization_id: str = scope["url_route"]["kwargs"]["organization"]
+        self._session_key: str | None = scope["session"].session_key
+        self._abort: Callable[[], None] | None = scope.get("state", {}).get("abort")
+        self._rate = limits.MessageRate()
+        self._task: asyncio.Task[None] | None = None
+        self._run: PlaygroundRun | None = None
+        self._must_stop = False
+        self._receipts: Receipts | None = None
+
+    async def serve(self) -> None:
+        if (await self._receive())["type"] != "websocket.connect":
+            return
+        signed_in = getattr(self._scope["user"], "is_authenticated", False)
+        standing = (
+            await find_member(self._session_key, self._organization_id) if signed_in else Refused.SIGNED_OUT
+        )
+        # Accepted in any case: a browser learns the close code of an open connection only.
+        await self._send({"type": "websocket.accept"})
+        if isinstance(standing, Refused):
+            await _close(self._receive, self._send, standing)
+            return
+        try:
+            with limits.SOCKETS.take(standing.organization.user_id):
+                await self._serve_member()
+        except limits.TooMany:
+            await _close(self._receive, self._send, Refused.TOO_MANY)
+
+    async def _serve_member(self) -> None:
+        try:
+            while True:
+                message = await self._receive()
+                if message["type"] == "websocket.disconnect":
+                    return
+                if not await self._handle(message.get("text")):
+                    return
+        except OSError:
+            logger.debug("playground.client.gone")
+        finally:
+            await self._end()
+
+    async def _end(self) -> None:
+        """Whatever ends the socket ends its run, and the backend with it."""
+        self._must_stop = True
+        if self._run is not None:
+            self._run.abandon()
+        if self._task is not None and not self._task.done():
+            _done, running = await asyncio.wait({self._task}, timeout=END_WITHIN_S)
+            for task in running:
+                task.cancel()
+
+    async def _handle(self, text: str | None) -> bool:
+        """Answers one message; False when the socket was closed."""
+        if not self._rate.allows():
+            await self._emit(wording.simple("too_many_messages"))
+            return True
+        if text is None or len(text) > MAX_MESSAGE_BYTES or len(text.encode()) > MAX_MESSAGE_BYTES:
+            await self._emit(wording.simple("too_large"))
+            return True
+        try:
+            message = read(text)
+        except Unreadable as error:
+            await self._emit(wording.simple("unreadable", detail=str(error)))
+            return True
+        match message:
+            case Stop():
+                self._must_stop = True
+                if self._run is not None:
+                    self._run.stop()
+            case Run() if self._task is not None and not self._task.done():
+                await self._emit(wording.simple("busy", run_number=message.id))
+            case Run():
+                self._must_stop = False
+                self._task = asyncio.create_task(self._guard(self._serve_run(message), message.id))
+            case AskEnded():
+                return await self._tell_ended(message)
+        return True
+
+    async def _guard(self, work: Awaitable[None], run_number: int) -> None:
+        """A run that fails for a reason of ours must not end without a word."""
+        try:
+            await work
+        except OSError:
+            logger.debug("playground.client.gone")
+        except Exception:
+            logger.exception("playground.run.failed")
+            with contextlib.suppress(OSError):
+                await self._emit(wording.simple("internal", run_number=run_number))
+        finally:
+            self._run = None
+
+    async def _serve_run(self, message: Run) -> None:
+        runtime, secrets = INFERENCE.runtime, INFERENCE.secrets
+        if runtime is None or secrets is None:
+            await self._emit(wording.simple("not_ready", run_number=message.id))
+            return
+        # Asked again at each run: a session may have ended and a membership been taken meanwhile.
+        payer = await find_payer(self._session_key, self._organization_id, secrets)
+        if isinstance(payer, Refused):
+            await self._emit(wording.simple(_GOING[payer], run_number=message.id))
+            await self._send({"type": "websocket.close", "code": int(payer)})
+            return
+        assert payer.credential is not None
+        try:
+            with limits.RUNS.take(payer.organization.user_id):
+                run = self._run = PlaygroundRun(
+                    runtime,
+                    self._receipts_of(runtime.database),
+                    run=message,
+                    organization=payer.organization,
+                    credential=payer.credential,
+                    emit=self._emit,
+                )
+                logs.bind(request_id=run.public_id)
+                if self._must_stop:
+                    run.stop()
+                await run.serve()
+                if run.was_stalled and self._abort is not None:
+                    # It takes nothing, not even the news that it was cut.
+                    self._abort()
+        except limits.TooMany:
+            await self._emit(wording.simple("too_many_runs", run_number=message.id))
+
+    async def _tell_ended(self, message: AskEnded) -> bool:
+        """Says what became of an earlier run of this member; False when the socket was closed."""
+        runtime, secrets = INFERENCE.runtime, INFERENCE.secrets
+        if runtime is None or secrets is None:
+            await self._emit(Ended(found=False))
+            return True
+        payer = await find_payer(self._session_key, self._organization_id, secrets)
+        if isinstance(payer, Refused):
+            await self._send({"type": "websocket.close", "code": int(payer)})
+            return False
+        await self._emit(await self._ended(self._receipts_of(runtime.database), payer, message))
+        return True
+
+    async def _ended(self, receipts: Receipts, payer: Member, asked: AskEnded) -> Ended:
+        assert payer.credential is not None
+        try:
+            request_id = (
+                parse_public_id(PREFIXES["request"], asked.request_id)
+                if asked.request_id
+                else await receipts.newest(payer.credential, since_s=asked.since_s)
+            )
+        except InvalidPublicId:
+            return Ended(found=False)
+        receipt = await receipts.settled(payer.credential, request_id) if request_id else None
+        if receipt is None or request_id is None:
+            return Ended(found=False)
+        spelt = public_id(PREFIXES["request"], request_id)
+        organization: Organization = payer.organization
+        return Ended(
+            found=True,
+            request_id=spelt,
+            text=wording.ended(receipt),
+            receipt_url=wording.receipt_url(organization, spelt),
+        )
+
+    def _receipts_of(self, database: Any) -> Receipts:
+        if self._receipts is None:
+            self._receipts = Receipts(database)
+        return self._receipts
+
+    async def _emit(self, message: Outgoing | Error) -> None:
+        """Returns when the message has left for the browser; OSError when the browser is gone."""
+        await self._send({"type": "websocket.send", "text": write(message)})
+
+
+async def _close(receive: Receive, send: Send, code: int) -> None:
+    with contextlib.suppress(OSError):
+        await send({"type": "websocket.close", "code": int(code)})
+    while (await receive())["type"] != "websocket.disconnect":
+        pass
+
+
+def _language(scope: Scope) -> str:
+    """The language of the page that opened the socket, found as for pages: cookie, then the browser's."""
+    headers = dict(scope.get("headers") or ())
+    accepted = headers.get(b"accept-language", b"").decode("latin-1")
+    asked = SimpleNamespace(COOKIES=scope.get("cookies") or {}, META={"HTTP_ACCEPT_LANGUAGE": accepted})
+    return translation.get_language_from_request(asked)  # type: ignore[arg-type]

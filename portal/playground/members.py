@@ -1,0 +1,104 @@
+"""Who is at the other end of a socket, asked of the database at each run and not remembered in between."""
+
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import IntEnum
+from importlib import import_module
+from typing import ParamSpec, TypeVar
+
+from channels.db import database_sync_to_async
+from django.conf import settings
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, load_backend
+from django.contrib.sessions.backends.base import SessionBase
+from django.utils.crypto import constant_time_compare
+
+from portal.inference.credentials import Credential
+from portal.kit.clock import utc_now
+from portal.kit.secrets import SecretStore
+from portal.pages.access import Organization, find_organization
+from tenants import operations as tenants
+from tenants.models import User
+from tenants.permissions import Permission
+from tenants.scope import tenant_scope
+
+ParamsT = ParamSpec("ParamsT")
+ResultT = TypeVar("ResultT")
+
+# Each thread keeps its connections, so few of them bound what the sockets take of the server's.
+_threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="playground")
+
+
+class Refused(IntEnum):
+    """Why a socket is closed, as its close code. A stranger's organization and none at all look the same."""
+
+    SIGNED_OUT = 4401
+    NOT_ALLOWED = 4403
+    NOT_FOUND = 4404
+    TOO_MANY = 4429
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """Somebody who may use the playground of an organization now."""
+
+    organization: Organization
+    credential: Credential | None = None
+
+
+async def find_member(session_key: str | None, organization_id: str) -> Member | Refused:
+    """Whether this session's person may use the organization's playground at this moment."""
+    return await _in_thread(_find, session_key, organization_id)
+
+
+async def find_payer(session_key: str | None, organization_id: str, secrets: SecretStore) -> Member | Refused:
+    """The same with the key that the member's runs are billed to, made at the first use."""
+    return await _in_thread(_find_payer, session_key, organization_id, secrets)
+
+
+async def _in_thread(
+    work: Callable[ParamsT, ResultT], *args: ParamsT.args, **kwargs: ParamsT.kwargs
+) -> ResultT:
+    run: Callable[ParamsT, Awaitable[ResultT]] = database_sync_to_async(
+        work, thread_sensitive=False, executor=_threads
+    )
+    return await run(*args, **kwargs)
+
+
+def _find(session_key: str | None, organization_id: str) -> Member | Refused:
+    user = _user_of(session_key)
+    if user is None:
+        return Refused.SIGNED_OUT
+    organization = find_organization(user.id, organization_id)
+    if organization is None:
+        return Refused.NOT_FOUND
+    if not organization.may(Permission.USE_PLAYGROUND):
+        return Refused.NOT_ALLOWED
+    return Member(organization)
+
+
+def _find_payer(session_key: str | None, organization_id: str, secrets: SecretStore) -> Member | Refused:
+    found = _find(session_key, organization_id)
+    if isinstance(found, Refused):
+        return found
+    organization = found.organization
+    with tenant_scope(organization.tenant_id):
+        key = tenants.playground_key(
+            tenant_id=organization.tenant_id, user_id=organization.user_id, secrets=secrets, now=utc_now()
+        )
+    return Member(organization, Credential(key.id, organization.tenant_id, key.digest_hex))
+
+
+def _user_of(session_key: str | None) -> User | None:
+    """The signed-in person of a session that is still valid: not ended, and no new password since."""
+    if not session_key:
+        return None
+    session: SessionBase = import_module(settings.SESSION_ENGINE).SessionStore(session_key)
+    backend_path = session.get(BACKEND_SESSION_KEY)
+    if SESSION_KEY not in session or backend_path not in settings.AUTHENTICATION_BACKENDS:
+        return None
+    user = load_backend(backend_path).get_user(User._meta.pk.to_python(session[SESSION_KEY]))
+    if not isinstance(user, User) or not user.is_active:
+        return None
+    given = session.get(HASH_SESSION_KEY, "")
+    return user if given and constant_time_compare(given, user.get_session_auth_hash()) else None

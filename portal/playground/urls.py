@@ -1,0 +1,8 @@
+"""The playground's page. Its socket is in portal.playground.sockets."""
+
+from django.urls import path
+
+from portal.playground import views
+
+app_name = "playground"
+urlpatterns = [path("o/<str:organization>/playground", views.page, name="page")]
