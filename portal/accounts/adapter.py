@@ -1,6 +1,7 @@
 """How allauth's flows are bound to the domain: mails into the outbox, secrets encrypted, who may sign up."""
 
 from typing import Any
+from urllib.parse import urlsplit
 
 from allauth.account.adapter import DefaultAccountAdapter
 from allauth.account.models import EmailAddress
@@ -55,7 +56,7 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
     def send_mail(self, template_prefix: str, email: str, context: dict[str, Any]) -> None:
         """Put the mail into the outbox, in the transaction of what it tells about."""
         request = allauth_context.request
-        values = {"request": request, "email": email, "portal_url": settings.PORTAL_URL, **context}
+        values = {"request": request, "email": email, "portal_url": settings.PORTAL_URL, **_links(context)}
         subject = " ".join(render_to_string(f"{template_prefix}_subject.txt", values).split())
         text = render_to_string(f"{template_prefix}_message.txt", values).strip()
         subject = self.format_email_subject(subject)
@@ -109,6 +110,21 @@ class SocialAccountAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
     def get_signup_form_initial_data(self, sociallogin: SocialLogin) -> dict[str, Any]:
         initial: dict[str, Any] = super().get_signup_form_initial_data(sociallogin)
         return {**initial, "full_name": sociallogin.user.full_name}
+
+
+def _links(context: dict[str, Any]) -> dict[str, Any]:
+    """The same with links to the portal's own address: whoever asks chooses that of the request.
+
+    A development instance is reached under several names, and a session is good for one of them."""
+    if settings.MAILBOX:
+        return context
+    portal = urlsplit(settings.PORTAL_URL)
+    return {
+        name: urlsplit(value)._replace(scheme=portal.scheme, netloc=portal.netloc).geturl()
+        if name.endswith("_url") and isinstance(value, str)
+        else value
+        for name, value in context.items()
+    }
 
 
 def _store() -> SecretStore:

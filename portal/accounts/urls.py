@@ -5,6 +5,7 @@ from allauth.mfa.totp.views import activate_totp
 from django.urls import URLPattern, URLResolver, include, path
 from django.views.decorators.cache import never_cache
 
+from portal.accounts import second_steps as _second_steps  # noqa: F401 - it listens
 from portal.accounts import signing_up, views
 
 OWN = (

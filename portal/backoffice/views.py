@@ -9,12 +9,12 @@ from django.conf import settings
 from django.db import OperationalError
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
-from django.utils.formats import number_format
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_safe
 
 from portal.kit.clock import utc_now
+from portal.pages.tags import count_text
 from quotas.reconciliation.queries import witness_report
 from quotas.reconciliation.witness import (
     BackendWitness,
@@ -223,5 +223,5 @@ def _bounds(bounds: Bounds) -> str:
 
 def signed(tokens: int) -> str:
     """`+1,234`, `−5`, `0`: a difference says its direction without a colour."""
-    text = number_format(abs(tokens), force_grouping=True)
+    text = count_text(abs(tokens))
     return f"+{text}" if tokens > 0 else f"{MINUS}{text}" if tokens < 0 else text

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 
 from asgiref.sync import sync_to_async
 from django.core.handlers.asgi import ASGIRequest
+from django.db import close_old_connections
 from django.http import HttpRequest, StreamingHttpResponse
 
 
@@ -29,4 +30,9 @@ async def _one_by_one(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
 
 
 def _next(pieces: Iterator[bytes]) -> bytes | None:
-    return next(pieces, None)
+    try:
+        return next(pieces, None)
+    finally:
+        # The reader may pause for as long as it likes, and pages share few connections: those of a pool go
+        # back to it meanwhile, also what the view has asked before.
+        close_old_connections()

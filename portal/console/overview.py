@@ -9,7 +9,6 @@ from uuid import UUID
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
-from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 from django_htmx.http import trigger_client_event
 
@@ -18,7 +17,7 @@ from portal.console.call_rows import call_rows
 from portal.kit.clock import utc_now
 from portal.pages.access import Organization, organization_page
 from portal.pages.charts import Chart, Series, Slot, filled_area
-from portal.pages.tags import amount_text
+from portal.pages.tags import amount_text, count_text
 from quotas.ledger.queries import wallet_balance
 from quotas.metering.queries import (
     RequestFilter,
@@ -161,6 +160,6 @@ def _flow(summary: UsageSummary, show: str, currency: str) -> Chart:
             Series(_("Input"), tuple(one.prompt_tokens for one in sums)),
             Series(_("Output"), tuple(one.completion_tokens for one in sums)),
         ],
-        wording=lambda count: str(number_format(count, force_grouping=True)),
+        wording=count_text,
         slot_heading=_("Hour (UTC)"),
     )

@@ -10,7 +10,6 @@ from uuid import UUID
 
 from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import render
-from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, pgettext_lazy
 
@@ -22,7 +21,7 @@ from portal.kit.clock import utc_now
 from portal.kit.ids import PREFIXES, InvalidPublicId, parse_public_id, public_id
 from portal.pages.access import Organization, organization_page, parse_id
 from portal.pages.charts import Chart, Series, Slot, stacked_bars
-from portal.pages.tags import amount_text
+from portal.pages.tags import amount_text, count_text
 from quotas.metering.queries import (
     RequestFilter,
     RequestNotFound,
@@ -184,11 +183,7 @@ def _chart(totals: UsageTotals, filters: Filters, currency: str) -> Chart:
             Series(_group_name(one.group, filters.group_by), tuple(value(sums) for sums in one.buckets))
             for one in totals.series
         ],
-        wording=(
-            (lambda nanos: amount_text(nanos, currency))
-            if filters.measure == "cost"
-            else lambda count: str(number_format(count, force_grouping=True))
-        ),
+        wording=((lambda nanos: amount_text(nanos, currency)) if filters.measure == "cost" else count_text),
         slot_heading=_("Period (UTC)"),
     )
 

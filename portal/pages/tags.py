@@ -6,7 +6,7 @@ from typing import Any
 from django import template
 from django.templatetags.static import static
 from django.utils import timezone
-from django.utils.formats import date_format, number_format
+from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
@@ -38,7 +38,7 @@ def money(
         return NONE
     text = amount_text(amount_nanos, currency, sign=sign, decimals=decimals)
     exact = _("%(amount)s nano-units of %(currency)s") % {
-        "amount": number_format(amount_nanos, use_l10n=True, force_grouping=True),
+        "amount": count_text(amount_nanos),
         "currency": currency,
     }
     return format_html('<data class="money" value="{}" title="{}">{}</data>', amount_nanos, exact, text)
@@ -49,6 +49,11 @@ def amount_text(amount_nanos: int, currency: str, *, sign: bool = False, decimal
     text = format_nanos(amount_nanos, currency, sign=sign)
     missing = decimals - len(text.rpartition(".")[2])
     return text.replace("-", MINUS) + "0" * max(0, missing)
+
+
+def count_text(count: int) -> str:
+    """`1,234,567`: by three with a comma, in English and in Chinese alike."""
+    return f"{count:,}"
 
 
 @register.simple_tag
@@ -62,9 +67,7 @@ def tokens(count: int | None) -> SafeString | str:
     """A whole number with separators; its plain digits in `value`."""
     if count is None:
         return NONE
-    return format_html(
-        '<data class="count" value="{}">{}</data>', count, number_format(count, force_grouping=True)
-    )
+    return format_html('<data class="count" value="{}">{}</data>', count, count_text(count))
 
 
 @register.simple_tag

@@ -76,7 +76,6 @@ class Socket:
         self._task: asyncio.Task[None] | None = None
         self._run: PlaygroundRun | None = None
         self._must_stop = False
-        self._receipts: Receipts | None = None
 
     async def serve(self) -> None:
         if (await self._receive())["type"] != "websocket.connect":
@@ -175,7 +174,7 @@ class Socket:
             with limits.RUNS.take(payer.organization.user_id):
                 run = self._run = PlaygroundRun(
                     runtime,
-                    self._receipts_of(runtime.database),
+                    INFERENCE.receipts,
                     run=message,
                     organization=payer.organization,
                     credential=payer.credential,
@@ -201,7 +200,7 @@ class Socket:
         if isinstance(payer, Refused):
             await self._send({"type": "websocket.close", "code": int(payer)})
             return False
-        await self._emit(await self._ended(self._receipts_of(runtime.database), payer, message))
+        await self._emit(await self._ended(INFERENCE.receipts, payer, message))
         return True
 
     async def _ended(self, receipts: Receipts, payer: Member, asked: AskEnded) -> Ended:
@@ -225,11 +224,6 @@ class Socket:
             text=wording.ended(receipt),
             receipt_url=wording.receipt_url(organization, spelt),
         )
-
-    def _receipts_of(self, database: Any) -> Receipts:
-        if self._receipts is None:
-            self._receipts = Receipts(database)
-        return self._receipts
 
     async def _emit(self, message: Outgoing | Error) -> None:
         """Returns when the message has left for the browser; OSError when the browser is gone."""

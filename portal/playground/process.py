@@ -8,6 +8,7 @@ from typing import Any
 from portal.inference.config import inference_config
 from portal.inference.runtime import Runtime
 from portal.kit.secrets import SecretStore
+from portal.playground.receipts import Receipts
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +25,7 @@ class Inference:
     def __init__(self) -> None:
         self._runtime: Runtime | None = None
         self._secrets: SecretStore | None = None
+        self._receipts: Receipts | None = None
 
     @property
     def runtime(self) -> Runtime | None:
@@ -33,6 +35,12 @@ class Inference:
     @property
     def secrets(self) -> SecretStore | None:
         return self._secrets
+
+    @property
+    def receipts(self) -> Receipts:
+        """Only while there is a runtime."""
+        assert self._receipts is not None
+        return self._receipts
 
     async def open(
         self,
@@ -50,6 +58,7 @@ class Inference:
         runtime = Runtime(replace(config, pool_size=POOL_SIZE, drain_s=DRAIN_S))
         await runtime.open()
         self._runtime, self._secrets = runtime, secrets
+        self._receipts = Receipts(runtime.database)
 
     async def close(self) -> None:
         """Ends the calls in progress, billing what was delivered, and flushes what is queued."""

@@ -17,13 +17,10 @@ from uuid import UUID
 from django.conf import settings
 from django.core.cache import cache
 from django.db import OperationalError, connections, transaction
-from django.db.models import Aggregate, Count, IntegerField, Sum
 from redis.exceptions import RedisError
 
-from portal.kit.ids import partition_bound
-from quotas.metering.queries import ModelSpeed, model_speeds
-from quotas.metering.queries.activity import CLOCK_TOLERANCE, DAY, MIN_SPEED_SAMPLES, SPEED_DAYS
-from quotas.models import Attempt, AttemptOutcome, UsageRollup
+from quotas.metering.queries import ModelSpeed, median_ttft_ms, model_speeds, requests_since
+from quotas.metering.queries.activity import DAY, MIN_SPEED_SAMPLES
 from quotas.reconciliation.queries import witness_report
 from quotas.reconciliation.witness import BackendWitness
 from tenants.scope import role_scope, scope_alias
@@ -72,14 +69,6 @@ class Figures:
         return f"{hundredths // 100} %" if hundredths == 10_000 else f"{hundredths / 100:.2f} %"
 
 
-class _Median(Aggregate):
-    """The value in the middle, one that was measured."""
-
-    function = "percentile_disc"
-    template = "%(function)s(0.5) WITHIN GROUP (ORDER BY %(expressions)s)"
-    output_field = IntegerField()
-
-
 # What this process measured last, for the time that Valkey is away.
 _remembered: list[Figures] = []
 
@@ -111,8 +100,8 @@ def measure(*, now: datetime) -> Figures:
         confirmed = _try("confirmed", lambda: _confirmed(_report(now)))
         return Figures(
             measured_at=now,
-            requests_today=_try("requests_today", lambda: _requests_since(midnight)),
-            ttft_ms=_try("ttft", lambda: _median_ttft_ms(now)),
+            requests_today=_try("requests_today", lambda: requests_since(since=midnight)),
+            ttft_ms=_try("ttft", lambda: median_ttft_ms(now=now)),
             confirmed_tokens=confirmed[0] if confirmed else None,
             witnessed_tokens=confirmed[1] if confirmed else None,
             speeds=_try("speeds", lambda: model_speeds(now=now)) or {},
@@ -128,22 +117,6 @@ def _try(name: str, ask: Callable[[], MeasuredT]) -> MeasuredT | None:
     except OperationalError:
         logger.warning("storefront.figures.failed", extra={"figure": name}, exc_info=True)
         return None
-
-
-def _requests_since(midnight: datetime) -> int:
-    found = UsageRollup.objects.filter(hour__gte=midnight).aggregate(requests=Sum("requests"))
-    return int(found["requests"] or 0)
-
-
-def _median_ttft_ms(now: datetime) -> int | None:
-    answers = Attempt.objects.filter(
-        id__gte=partition_bound(now - SPEED_DAYS * DAY),
-        id__lt=partition_bound(now + CLOCK_TOLERANCE),
-        outcome=AttemptOutcome.COMPLETED,
-        ttft_ms__isnull=False,
-    )
-    found: dict[str, int] = answers.aggregate(samples=Count("id"), median=_Median("ttft_ms"))
-    return found["median"] if found["samples"] >= MIN_SPEED_SAMPLES else None
 
 
 def _report(now: datetime) -> list[BackendWitness]:

@@ -10,7 +10,6 @@ from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils.cache import patch_vary_headers
-from django.utils.formats import number_format
 from django.views.decorators.http import require_safe
 from django_htmx.http import push_url
 
@@ -28,6 +27,7 @@ from models_catalog.queries.prices import version_at
 from portal.kit.clock import utc_now
 from portal.pages.access import Organization
 from portal.pages.samples import call_samples
+from portal.pages.tags import count_text
 from portal.storefront.figures import service_figures
 from portal.storefront.filters import (
     CONTEXT_STEPS,
@@ -151,7 +151,7 @@ def _catalog_context(filters: CatalogFilters, found: ModelList, visitor: Visitor
         "vendors": vendors[:FACETS_IN_SIGHT],
         "more_vendors": vendors[FACETS_IN_SIGHT:],
         "capabilities": _choices(found.capabilities, filters.capabilities, named=True),
-        "contexts": [(value, number_format(value, force_grouping=True)) for value in contexts],
+        "contexts": [(value, count_text(value)) for value in contexts],
         "sorts": SORTS.items(),
         "present": visitor.present,
     }

@@ -8,13 +8,13 @@ from datetime import datetime
 from typing import Final
 
 from django.utils.dates import WEEKDAYS_ABBR
-from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext, pgettext
 
 from models_catalog.models import TokenClass
 from models_catalog.queries import DailyTimes, Line, Price, PriceChange
 from models_catalog.queries.prices import DAY_MINUTES
+from portal.pages.tags import count_text
 from portal.storefront.words import SERVICE_TIERS, TOKEN_CLASSES
 
 LAST_DAY: Final = 6
@@ -199,9 +199,9 @@ def band_text(line: Line) -> str:
     """For inputs of which length the line counts; bounds as calls meet them, both inclusive."""
     low, high = line.input_from_tokens, line.input_to_tokens
     if high is not None:
-        values = {"low": _count(low), "high": _count(high - 1)}
+        values = {"low": count_text(low), "high": count_text(high - 1)}
         return _("%(low)s to %(high)s tokens") % values if low else _("Up to %(high)s tokens") % values
-    return _("From %(low)s tokens") % {"low": _count(low)} if low else _("Any length")
+    return _("From %(low)s tokens") % {"low": count_text(low)} if low else _("Any length")
 
 
 def _by_place(price: Price | None) -> dict[str, int]:
@@ -242,10 +242,6 @@ def _clock(minute: int) -> str:
     return f"{minute // 60:02d}:{minute % 60:02d}"
 
 
-def _count(tokens: int) -> str:
-    return number_format(tokens, force_grouping=True)
-
-
 def models_text(count: int) -> str:
     """`1 model`, `12 models`."""
-    return ngettext("%(count)s model", "%(count)s models", count) % {"count": _count(count)}
+    return ngettext("%(count)s model", "%(count)s models", count) % {"count": count_text(count)}

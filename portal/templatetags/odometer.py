@@ -4,13 +4,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from django import template
-from django.utils.formats import number_format
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
 from portal.kit.money import CURRENCY_SYMBOLS, format_nanos
-from portal.pages.tags import MINUS, NONE
+from portal.pages.tags import MINUS, NONE, count_text
 
 register = template.Library()
 
@@ -57,7 +56,7 @@ def odometer(amount_nanos: int | None, currency: str, key: str, size: str = "") 
     exact = format_nanos(amount_nanos, currency).replace("-", MINUS)
     title = _("%(exact)s, exactly %(amount)s nano-units") % {
         "exact": exact,
-        "amount": number_format(amount_nanos, use_l10n=True, force_grouping=True),
+        "amount": count_text(amount_nanos),
     }
     return format_html(
         '<data class="odometer{}{}" value="{}" title="{}" data-odometer="{}">'

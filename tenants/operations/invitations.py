@@ -22,7 +22,10 @@ VALID_FOR = timedelta(days=7)
 # Each invitation is a mail to somebody who did not ask for one.
 MAX_OPEN_PER_TENANT = 100
 MAX_PER_TENANT_AND_DAY = 200
+MAX_PER_ADDRESS_AND_DAY = 5
+# The first wait; each is as long as all before it together, so that nobody's mailbox is filled.
 RESEND_AFTER = timedelta(minutes=1)
+LONGEST_RESEND_AFTER = timedelta(days=1)
 
 # Writes the mail of an invitation around its token, which stands in no other place.
 Compose = Callable[[str], OutgoingMail]
@@ -37,11 +40,12 @@ class AlreadyInvited(ValueError):
 
 
 class TooManyInvitations(ValueError):
-    """The organization has as many open invitations, or has sent as many within a day, as it may."""
+    """The organization has as many open invitations, or has sent as many within a day, as it may: in all, or
+    to this address."""
 
 
 class TooSoon(ValueError):
-    """The last mail of this invitation was written a moment ago."""
+    """The last mail of this invitation was written a moment ago, or there were many: waits grow."""
 
 
 class InvitationNotFound(LookupError):
@@ -102,6 +106,8 @@ def invite_member(
         lately = Invitation.objects.filter(tenant_id=tenant_id, created_at__gt=now - timedelta(days=1))
         if open_ones.count() >= MAX_OPEN_PER_TENANT or lately.count() >= MAX_PER_TENANT_AND_DAY:
             raise TooManyInvitations(f"an organization has at most {MAX_OPEN_PER_TENANT} open invitations")
+        if lately.filter(email=email).count() >= MAX_PER_ADDRESS_AND_DAY:
+            raise TooManyInvitations(f"an address is invited at most {MAX_PER_ADDRESS_AND_DAY} times a day")
         token = _new_token()
         invitation = Invitation(
             tenant_id=tenant_id,
@@ -127,7 +133,8 @@ def resend_invitation(
     """
     with transaction.atomic(using=scope_alias()):
         invitation = _open_invitation(tenant_id, invitation_id, actor_role)
-        if now < invitation.mailed_at + RESEND_AFTER:
+        waited = max(invitation.mailed_at - invitation.created_at, RESEND_AFTER)
+        if now < invitation.mailed_at + min(waited, LONGEST_RESEND_AFTER):
             raise TooSoon("the last mail was written a moment ago")
         token = _new_token()
         Invitation.objects.filter(tenant_id=tenant_id, id=invitation_id).update(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ from portal.kit.ids import uuid7
 from tenants import operations, queries
 from tenants.models import Invitation, Membership, Role, TenantState
 from tenants.operations import OutgoingMail
+from tenants.operations.invitations import MAX_PER_ADDRESS_AND_DAY
 from tenants.scope import role_scope, tenant_scope
 from tenants.tests.people import add_member, at_once, make_organization, make_user
 from tests.database import connected, rows_of
@@ -320,3 +322,35 @@ def test_an_organization_cannot_accept_for_others() -> None:
                 "WHERE id = %(id)s",
                 values,
             )
+
+
+def test_whoever_was_invited_is_not_flooded_with_mail() -> None:
+    """Sent again, the next mail waits twice as long, up to a day; and a new invitation is a mail as well."""
+    tenant, owner = make_organization()
+    email, tokens = new_address(), list[str]()
+    began = utc_now() - timedelta(days=1)
+    invitation_id, _ = invite(owner, email, now=began)
+    with tenant_scope(tenant.id):
+        for minute in range(1, 24 * 60):
+            with suppress(operations.TooSoon):
+                operations.resend_invitation(
+                    tenant_id=tenant.id,
+                    invitation_id=invitation_id,
+                    actor_role=Role.ADMIN,
+                    compose=letter(tokens, email),
+                    now=began + timedelta(minutes=minute),
+                )
+    assert 5 <= len(tokens) <= 12
+    for _ in range(MAX_PER_ADDRESS_AND_DAY - 1):
+        with tenant_scope(tenant.id):
+            operations.revoke_invitation(
+                tenant_id=tenant.id, invitation_id=invitation_id, actor_role=Role.ADMIN, now=utc_now()
+            )
+        invitation_id, _ = invite(owner, email, now=began + timedelta(hours=1))
+    with tenant_scope(tenant.id):
+        operations.revoke_invitation(
+            tenant_id=tenant.id, invitation_id=invitation_id, actor_role=Role.ADMIN, now=utc_now()
+        )
+    with pytest.raises(operations.TooManyInvitations):
+        invite(owner, email, now=began + timedelta(hours=2))
+    invite(owner, new_address(), now=began + timedelta(hours=2))

@@ -147,3 +147,19 @@ def test_passkeys_are_listed_renamed_and_removed() -> None:
     assert b"Old laptop" in client.get(reverse("mfa_list_webauthn")).content
     client.post(reverse("mfa_remove_webauthn", args=[pk]))
     assert not Authenticator.objects.filter(user=user, type="webauthn").exists()
+
+
+def test_a_first_second_factor_ends_the_sessions_that_were_opened_without_it() -> None:
+    """Whoever has got hold of one, and of the password, could take the factor away again."""
+    user, client = _signed_in()
+    old = new_client()
+    sign_in(old, user.email)
+    assert old.get("/accounts/").status_code == 200
+    secret = _enrol_app(client)
+    assert client.get("/accounts/").status_code == 200
+    assert old.get("/accounts/").status_code == 302
+    other = new_client()
+    sign_in(other, user.email)
+    other.post(reverse("mfa_authenticate"), {"code": totp_code(secret, steps_ahead=1)})
+    _enrol_passkey(client)
+    assert other.get("/accounts/").status_code == 200, "it was opened with the first one"

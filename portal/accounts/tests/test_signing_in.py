@@ -128,3 +128,13 @@ def test_a_name_is_changed() -> None:
     client.post(reverse("accounts:settings"), {"full_name": "Grace B. M. Hopper"})
     assert "Grace B. M. Hopper" in told(client.get(reverse("accounts:settings")))
     assert client.post(reverse("accounts:settings"), {"full_name": "x" * 201}).status_code == 422
+
+
+@override_settings(MAILBOX=False, PORTAL_URL="https://portal.example")
+def test_links_in_mails_lead_to_the_portal_whatever_host_was_asked() -> None:
+    """Else whoever asks for somebody else under another name that is allowed chooses where the link leads."""
+    user = verified_user()
+    new_client().post(reverse("account_reset_password"), {"email": user.email}, headers={"host": "127.0.0.1"})
+    (mail,) = mails_to(user.email)
+    assert "https://portal.example/accounts/password/reset/key/" in mail.text_body
+    assert "127.0.0.1" not in mail.text_body + mail.html_body

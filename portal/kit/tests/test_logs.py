@@ -204,3 +204,18 @@ def test_warnings_are_lines_too(lines: Lines) -> None:
     line = json.loads(stream.getvalue())
     assert (line["level"], line["logger"]) == ("warning", "py.warnings")
     assert "UserWarning: worn out" in line["event"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/invitations/", "/accounts/confirm-email/", "/accounts/password/reset/key/"]
+)
+def test_links_that_let_people_in_lose_what_lets_in(lines: Lines, path: str) -> None:
+    """Django writes the addresses of what it refuses, such as forms without their CSRF token."""
+    logger.warning(
+        "Forbidden (CSRF cookie not set.): %s", f"{path}NQ:1w-S_secret/", extra={"path": f"{path}x"}
+    )
+    logger.warning("a member's page", extra={"path": "/o/org_1/members/invitations/inv_1/resend"})
+    refused, page = lines()
+    assert refused["event"] == f"Forbidden (CSRF cookie not set.): {path}{logs.REDACTED}/"
+    assert refused["path"] == path + logs.REDACTED
+    assert page["path"].endswith("/invitations/inv_1/resend")

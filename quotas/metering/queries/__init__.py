@@ -6,7 +6,9 @@ from quotas.metering.queries.activity import (
     call_health,
     has_any_request,
     last_used,
+    median_ttft_ms,
     model_speeds,
+    requests_since,
 )
 from quotas.metering.queries.exports import iter_requests_csv, iter_usage_csv
 from quotas.metering.queries.labels import KeyLabel, ModelLabel
@@ -48,8 +50,10 @@ __all__ = [
     "iter_usage_csv",
     "last_used",
     "list_requests",
+    "median_ttft_ms",
     "model_speeds",
     "request_receipt",
+    "requests_since",
     "usage_summary",
     "usage_totals",
 ]

@@ -7,10 +7,11 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db import connections
+from django.db.models import Aggregate, Count, IntegerField, Sum
 
 from portal.kit.ids import partition_bound
 from quotas.metering.queries.requests import ATTEMPTS_AFTER, ATTEMPTS_BEFORE
-from quotas.models import AttemptOutcome, InferenceRequest
+from quotas.models import Attempt, AttemptOutcome, InferenceRequest, UsageRollup
 from tenants.models import Tenant
 from tenants.scope import scope_alias
 
@@ -179,3 +180,30 @@ def model_speeds(*, now: datetime) -> dict[str, ModelSpeed]:
             },
         )
         return {row[1]: ModelSpeed(*row) for row in cursor.fetchall()}
+
+
+class _Median(Aggregate):
+    """The value in the middle, one that was measured."""
+
+    function = "percentile_disc"
+    template = "%(function)s(0.5) WITHIN GROUP (ORDER BY %(expressions)s)"
+    output_field = IntegerField()
+
+
+def requests_since(*, since: datetime) -> int:
+    """Settled calls of every organization in the hours that begin at `since` or later. For crossing roles."""
+    found = UsageRollup.objects.filter(hour__gte=since).aggregate(requests=Sum("requests"))
+    return int(found["requests"] or 0)
+
+
+def median_ttft_ms(*, now: datetime) -> int | None:
+    """The median time to the first token of SPEED_DAYS over all models; None under MIN_SPEED_SAMPLES
+    answers. For crossing roles."""
+    answers = Attempt.objects.filter(
+        id__gte=partition_bound(now - SPEED_DAYS * DAY),
+        id__lt=partition_bound(now + CLOCK_TOLERANCE),
+        outcome=AttemptOutcome.COMPLETED,
+        ttft_ms__isnull=False,
+    )
+    found: dict[str, int] = answers.aggregate(samples=Count("id"), median=_Median("ttft_ms"))
+    return found["median"] if found["samples"] >= MIN_SPEED_SAMPLES else None

@@ -1,0 +1,136 @@
+"""Which pages are looked at, and as whom. Addresses come from the URLconf; a new one needs an entry here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+from tests.routes import Route, every_route
+
+
+class Visitor(StrEnum):
+    """Who looks at a page."""
+
+    NOBODY = "nobody"  # not signed in
+    OWNER = "owner"  # of an organization with one of everything
+    PROVEN = "proven"  # the same, who has just given the password again
+    OPERATOR = "operator"  # staff with a second factor
+
+
+# Pages of an organization need no entry: its owner looks at them.
+VISITORS: Final[Mapping[str, Visitor]] = MappingProxyType(
+    {
+        "storefront:landing": Visitor.NOBODY,
+        "storefront:catalog": Visitor.NOBODY,
+        "storefront:model": Visitor.NOBODY,
+        "storefront:styleguide": Visitor.NOBODY,
+        "accounts:terms": Visitor.NOBODY,
+        "accounts:privacy": Visitor.NOBODY,
+        "accounts:mailbox": Visitor.NOBODY,
+        "accounts:settings": Visitor.OWNER,
+        "account_signup": Visitor.NOBODY,
+        "account_login": Visitor.NOBODY,
+        "account_logout": Visitor.OWNER,
+        "account_inactive": Visitor.NOBODY,
+        "account_reauthenticate": Visitor.OWNER,
+        "account_email": Visitor.PROVEN,
+        "account_email_verification_sent": Visitor.NOBODY,
+        "account_change_password": Visitor.PROVEN,
+        "account_reset_password": Visitor.NOBODY,
+        "account_reset_password_done": Visitor.NOBODY,
+        "account_reset_password_from_key_done": Visitor.NOBODY,
+        "mfa_index": Visitor.PROVEN,
+        "mfa_activate_totp": Visitor.PROVEN,
+        "mfa_list_webauthn": Visitor.PROVEN,
+        "mfa_add_webauthn": Visitor.PROVEN,
+        "mfa_deactivate_totp": Visitor.OPERATOR,
+        "mfa_generate_recovery_codes": Visitor.OPERATOR,
+        "mfa_reauthenticate": Visitor.OPERATOR,
+        "usersessions_list": Visitor.OWNER,
+        "socialaccount_connections": Visitor.PROVEN,
+        "socialaccount_login_cancelled": Visitor.NOBODY,
+        "console:new": Visitor.OWNER,
+        "backoffice:witness": Visitor.OPERATOR,
+    }
+)
+
+# What is no page of its own, each with the reason.
+NOT_PAGES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "healthz": "for machines",
+        "readyz": "for machines",
+        "metrics": "for machines",
+        "storefront:robots": "for machines",
+        "storefront:language": "answers POST with a redirect",
+        "storefront:theme": "answers POST with a redirect",
+        "accounts:accept_terms": "shown only when the terms have changed; leads on otherwise",
+        "accounts:invitation": "needs the token of a mail; walked by test_members.py",
+        "accounts:mail": "needs a mail; walked by test_first_customer.py",
+        "account_confirm_email": "needs the key of a mail; walked by test_first_customer.py",
+        "account_reset_password_from_key": "needs the key of a mail",
+        "account_set_password": "for people without a password; leads on otherwise",
+        "account_confirm_login_code": "sign-in by code is off",
+        "mfa_authenticate": "in the middle of a sign-in",
+        "mfa_reauthenticate_webauthn": "needs a passkey of the person",
+        "mfa_view_recovery_codes": "needs recovery codes of the person",
+        "mfa_download_recovery_codes": "a file",
+        "mfa_remove_webauthn": "needs a passkey of the person",
+        "mfa_edit_webauthn": "needs a passkey of the person",
+        "mfa_login_webauthn": "answers JSON",
+        "socialaccount_signup": "in the middle of a sign-up with a provider",
+        "socialaccount_login_error": "answers 401",
+        "github_login": "leads to the provider",
+        "github_callback": "the provider leads to it",
+        "google_login": "leads to the provider",
+        "google_callback": "the provider leads to it",
+        "google_login_by_token": "the provider leads to it",
+        "openid_connect_login": "leads to the provider",
+        "openid_connect_callback": "the provider leads to it",
+        "console:chooser": "leads to the only organization",
+        "console:overview-live": "a fragment",
+        "console:checklist": "a fragment",
+        "console:usage-csv": "a file",
+        "console:requests-csv": "a file",
+        "console:statement-csv": "a file",
+        "backoffice:home": "leads on",
+    }
+)
+
+# Pages that are also walked with the keyboard: those that people work in, one of each layout.
+BY_KEYBOARD: Final = frozenset(
+    {
+        "storefront:landing",
+        "storefront:catalog",
+        "account_signup",
+        "console:overview",
+        "console:keys",
+        "console:key-new",
+        "console:models",
+        "console:usage",
+        "console:statement",
+        "console:members",
+        "playground:page",
+        "backoffice:witness",
+    }
+)
+
+
+def visitor_of(route: Route) -> Visitor | None:
+    """Who looks at the page; None when nobody says."""
+    if route.name in VISITORS:
+        return VISITORS[route.name]
+    return Visitor.OWNER if route.permission is not None else None
+
+
+def is_page(route: Route) -> bool:
+    if route.name in NOT_PAGES or route.pattern.startswith(("admin/", "accounts/social/")):
+        # The admin's pages are Django's own; portal/backoffice/tests looks at them.
+        return False
+    return route.methods is None or "GET" in route.methods
+
+
+def every_page() -> list[Route]:
+    """Every page once, also those whose address an own view has taken over from a library."""
+    return list({route.name: route for route in every_route() if is_page(route)}.values())
