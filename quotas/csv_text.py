@@ -7,8 +7,8 @@ from io import StringIO
 
 from portal.kit.money import amount_to_decimal_text
 
-# What a spreadsheet takes for the beginning of a formula, and what it skips before one.
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+# What a spreadsheet takes for the beginning of a formula, in wide signs too, and what it skips before one.
+FORMULA_STARTS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20", "\t", "\r", "\n")
 
 Cell = str | int
 

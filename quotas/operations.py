@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db import connections, transaction
+from django.db.models import Q
 
 from quotas import settlement
 from quotas.ledger import operations as ledger
@@ -174,11 +175,13 @@ def _lock_decisions() -> None:
 
 def _facts(person: bytes, domain: str, now: datetime) -> welcome_policy.WelcomeFacts:
     given = WelcomeGrant.objects.filter(state=WelcomeState.GIVEN, decided_by=None)
+    owned = welcome_policy.owned_domain(domain)
     return welcome_policy.WelcomeFacts(
         domain=domain,
         has_claimed=WelcomeGrant.objects.filter(person_key=person).exists(),
         given_to_domain_today=given.filter(
-            email_domain=domain, decided_at__gt=now - timedelta(days=1)
+            Q(email_domain=owned) | Q(email_domain__endswith=f".{owned}"),
+            decided_at__gt=now - timedelta(days=1),
         ).count(),
         given_this_hour=given.filter(decided_at__gt=now - timedelta(hours=1)).count(),
     )

@@ -28,7 +28,7 @@ def models(request: HttpRequest, organization: Organization) -> HttpResponse:
         "section": "models",
         "filters": {"q": text, "enabled": only_enabled},
         "is_filtered": bool(text) or only_enabled,
-        **_rows(organization, text, only_enabled, request.GET.get("after", "")[:120]),
+        **_rows(organization, text, only_enabled, request.GET.get("after", "").replace("\0", "")[:120]),
     }
     if is_fragment(request) and request.headers.get("HX-Target") == "model-rows":
         return show(request, "console/models/_rows.html", context)

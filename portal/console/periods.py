@@ -18,6 +18,9 @@ PRESETS: Final = {
     "custom": gettext_lazy("Days from … to …"),
 }
 MAX_DAYS: Final = 366
+# Beyond these neither ids nor the next day can be written down.
+FIRST_YEAR: Final = 2000
+LAST_YEAR: Final = 2999
 DAY: Final = timedelta(days=1)
 
 
@@ -72,6 +75,7 @@ def _preset(name: str, now: datetime) -> tuple[datetime, datetime]:
 
 def _day(text: str) -> datetime | None:
     try:
-        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
+        day = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
     except ValueError:
         return None
+    return day if FIRST_YEAR <= day.year <= LAST_YEAR else None

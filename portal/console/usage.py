@@ -69,7 +69,8 @@ def read_filters(request: HttpRequest) -> Filters:
     key = _id("api_key", query.get("key", ""))
     return Filters(
         period=read_period(query, now=utc_now(), default="30d"),
-        slugs=(query["model"],) if query.get("model") else (),
+        # No stored text holds a NUL, so no model is called so.
+        slugs=(query["model"],) if query.get("model") and "\0" not in query["model"] else (),
         key_ids=(key,) if key else (),
         measure=query["show"] if query.get("show") in MEASURES else "cost",
         group_by=query["by"] if query.get("by") in GROUPS else "model",

@@ -37,9 +37,9 @@ _MAX_ITEMS: Final = 50
 _MAX_DEPTH: Final = 4
 
 # What may stand in messages and tracebacks although no field is named for it: our API keys (their ids stay
-# recognizable), other credentials, passwords within URLs, the ends of links that let people in, the details of
-# a database's error, which repeat the values of the row, and addresses. Possessive, so that long lines cost no
-# more than their length.
+# recognizable), other credentials, passwords within URLs, the ends of links that let people in, the details
+# of a database's error, which repeat the values of the row, and addresses. Possessive, so that long lines
+# cost no more than their length.
 _SENSITIVE_TEXT: Final = re.compile(
     r"(?P<key>slc_[0-9a-z]{8})[0-9A-Za-z_]++"
     r"|(?P<scheme>\b[Bb]earer\s++)[^\s'\",;]++"

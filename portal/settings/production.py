@@ -3,7 +3,7 @@
 from django.core.exceptions import ImproperlyConfigured
 
 from portal.settings.base import *  # noqa: F403
-from portal.settings.base import SECRET_STORE, environment
+from portal.settings.base import ALLOWED_HOSTS, PORTAL_URL, SECRET_STORE, environment
 
 for _name in (
     "DATABASE_URL",
@@ -17,6 +17,10 @@ for _name in (
     environment.text(_name)
 if SECRET_STORE is None:
     raise ImproperlyConfigured("SECRETS_DIR must be set")
+if not PORTAL_URL.startswith("https://"):
+    raise ImproperlyConfigured("PORTAL_URL must start with https://: cookies go over TLS only")
+if "*" in ALLOWED_HOSTS:
+    raise ImproperlyConfigured("ALLOWED_HOSTS must name the hosts: * lets every page on the net pose as ours")
 
 SESSION_COOKIE_SECURE = True
 CSRF_COOKIE_SECURE = True

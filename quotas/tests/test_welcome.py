@@ -202,6 +202,32 @@ def test_a_domain_gets_so_many_a_day_and_then_an_operator_looks() -> None:
     assert give(people[4], rules=rules, now=tomorrow).state == WelcomeState.GIVEN
 
 
+def test_below_a_domain_there_are_no_further_domains() -> None:
+    """Whoever has one makes as many names below it as wanted."""
+    host = domain()
+    rules = WelcomePolicy(max_per_domain_day=2, max_per_hour=1_000_000)
+    names = [host, f"a.{host}", f"b.{host}", f"x.y.{host}"]
+    outcomes = [give(newcomer(address(name))[0], rules=rules) for name in names]
+    assert [outcome.state for outcome in outcomes] == ["GIVEN", "GIVEN", "HELD", "HELD"]
+    assert give(newcomer(address(f"not{host}"))[0], rules=rules).state == WelcomeState.GIVEN
+
+
+@pytest.mark.parametrize(
+    ("host", "owned"),
+    [
+        ("mail.acme.com", "acme.com"),
+        ("acme.com", "acme.com"),
+        ("acme.com.cn", "acme.com.cn"),
+        ("cs.tsinghua.edu.cn", "tsinghua.edu.cn"),
+        ("a.b.acme.co.uk", "acme.co.uk"),
+        ("co.uk", "co.uk"),
+        ("localhost", "localhost"),
+    ],
+)
+def test_what_somebody_owns_of_a_domain(host: str, owned: str) -> None:
+    assert policy.owned_domain(host) == owned
+
+
 def test_public_providers_are_exempt() -> None:
     host = domain()
     rules = WelcomePolicy(max_per_domain_day=0, public_domains=frozenset({host}), max_per_hour=1_000_000)

@@ -44,6 +44,10 @@ PUBLIC_PROVIDERS: Final = frozenset(
     }
 )
 _GMAIL: Final = frozenset({"gmail.com", "googlemail.com"})
+# Below country codes, what countries hand out names under.
+_SECOND_LEVELS: Final = frozenset(
+    {"ac", "co", "com", "edu", "go", "gob", "gov", "gv", "ne", "net", "or", "org"}
+)
 
 ALREADY_GIVEN: Final = "ALREADY_GIVEN"
 DISPOSABLE_ADDRESS: Final = "DISPOSABLE_ADDRESS"
@@ -57,9 +61,9 @@ class WelcomePolicy:
     """The rules of an installation. Domains are in lower case.
 
     needs_operator: an operator decides about each. disposable_domains: refused, with everything below
-    them. max_per_domain_day: credits given automatically within 24 hours to addresses of one domain;
-    public_domains are exempt. max_per_hour: the same of the whole installation within an hour. Beyond
-    these an operator decides.
+    them. max_per_domain_day: credits given automatically within 24 hours to addresses of one domain and of
+    all below it; public_domains are exempt. max_per_hour: the same of the whole installation within an
+    hour. Beyond these an operator decides.
     """
 
     needs_operator: bool = False
@@ -125,6 +129,14 @@ def normalized_email(email: str) -> str:
 def domain_of(email: str) -> str:
     """The domain of an address, normalised. Errors: ValueError."""
     return normalized_email(email).rpartition("@")[2]
+
+
+def owned_domain(domain: str) -> str:
+    """The part of a domain that somebody has registered, and makes names below as they like: two labels, or
+    three below com.cn, co.uk and the like. Where it takes too much together, an operator looks at more."""
+    labels = domain.split(".")
+    count = 3 if len(labels[-1]) == 2 and labels[-2:-1] and labels[-2] in _SECOND_LEVELS else 2
+    return ".".join(labels[-count:])
 
 
 def person_key(email: str) -> bytes:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from django.db import transaction
 
-from tenants.models import Membership, Role
+from tenants.models import Invitation, Membership, Role
 from tenants.operations.keys import NotAMember, end_playground_key
 from tenants.operations.organizations import lock_tenant
 from tenants.permissions import Permission, may
@@ -31,7 +31,8 @@ class LastOwner(ValueError):
 def change_role(
     *, tenant_id: UUID, membership_id: UUID, role: Role | str, actor_role: Role | str, now: datetime
 ) -> None:
-    """Give a member another role. Whoever may no longer chat loses the playground's key at once.
+    """Give a member another role. Whoever may no longer chat loses the playground's key at once, and open
+    invitations that the member could not write any more are revoked.
 
     actor_role: that of the person who asks; only who may manage the organization makes and unmakes owners.
     Errors: NotAllowed, OrganizationNotFound, MemberNotFound, LastOwner; ValueError for an unknown role.
@@ -47,10 +48,12 @@ def change_role(
         Membership.objects.filter(tenant_id=tenant_id, id=membership_id).update(role=role)
         if not may(role, Permission.USE_PLAYGROUND):
             end_playground_key(tenant_id, member.user_id, now)
+        _revoke_invitations(member, now, role=role)
 
 
 def remove_member(*, tenant_id: UUID, membership_id: UUID, actor_role: Role | str, now: datetime) -> None:
-    """End a membership, and with it the person's way in; the keys of programs that they made stay.
+    """End a membership, and with it the person's ways in: also the open invitations that they wrote, which
+    may be to another address of theirs. The keys of programs that they made stay.
 
     actor_role: as for change_role. Errors: NotAllowed, OrganizationNotFound, MemberNotFound, LastOwner.
     """
@@ -60,6 +63,7 @@ def remove_member(*, tenant_id: UUID, membership_id: UUID, actor_role: Role | st
         member = _member(tenant_id, membership_id)
         require_manager(actor_role, Role(member.role))
         _end(member, now)
+        _revoke_invitations(member, now)
 
 
 def leave(*, tenant_id: UUID, user_id: UUID, now: datetime) -> None:
@@ -94,6 +98,18 @@ def _end(member: Membership, now: datetime) -> None:
     # First the membership: somebody who is getting a key for the playground holds its row until then.
     Membership.objects.filter(tenant_id=member.tenant_id, id=member.id).delete()
     end_playground_key(member.tenant_id, member.user_id, now)
+
+
+def _revoke_invitations(member: Membership, now: datetime, role: Role | None = None) -> None:
+    """Those that a member has written and somebody with this role, or without one, could not write."""
+    written = Invitation.objects.filter(
+        tenant_id=member.tenant_id, invited_by_id=member.user_id, accepted_at=None, revoked_at=None
+    )
+    if role is not None and may(role, Permission.MANAGE_ORGANIZATION):
+        return
+    if role is not None and may(role, Permission.MANAGE_MEMBERS):
+        written = written.filter(role=Role.OWNER)
+    written.update(revoked_at=now)
 
 
 def _keep_an_owner(member: Membership) -> None:

@@ -354,3 +354,42 @@ def test_whoever_was_invited_is_not_flooded_with_mail() -> None:
     with pytest.raises(operations.TooManyInvitations):
         invite(owner, email, now=began + timedelta(hours=2))
     invite(owner, new_address(), now=began + timedelta(hours=2))
+
+
+def test_who_was_removed_has_no_invitation_to_come_back_by() -> None:
+    tenant, owner = make_organization()
+    admin = add_member(tenant.id, Role.ADMIN)
+    for_self, of_owner = new_address(), new_address()
+    _, back_door = invite(admin, for_self, role=Role.ADMIN, actor_role=Role.ADMIN)
+    _, other = invite(owner, of_owner)
+    with tenant_scope(tenant.id):
+        operations.remove_member(
+            tenant_id=tenant.id, membership_id=admin.id, actor_role=Role.OWNER, now=utc_now()
+        )
+    with pytest.raises(operations.InvitationNotFound):
+        accept(back_door, make_user(for_self).id, for_self)
+    assert accept(other, make_user(of_owner).id, of_owner).tenant_id == tenant.id
+
+
+@pytest.mark.parametrize(
+    ("role", "becomes", "stays"),
+    [
+        (Role.OWNER, Role.ADMIN, {Role.VIEWER}),
+        (Role.OWNER, Role.VIEWER, set()),
+        (Role.ADMIN, Role.OWNER, {Role.VIEWER}),
+    ],
+)
+def test_invitations_are_worth_what_their_writer_may_still_give(
+    role: Role, becomes: Role, stays: set[Role]
+) -> None:
+    tenant, _ = make_organization()
+    member = add_member(tenant.id, role)
+    offered = (Role.OWNER, Role.VIEWER) if role == Role.OWNER else (Role.VIEWER,)
+    for offer in offered:
+        invite(member, new_address(), role=offer, actor_role=role)
+    with tenant_scope(tenant.id):
+        operations.change_role(
+            tenant_id=tenant.id, membership_id=member.id, role=becomes, actor_role=Role.OWNER, now=utc_now()
+        )
+        left = queries.list_invitations(tenant_id=tenant.id, now=utc_now())
+    assert {row.role for row in left} == stays

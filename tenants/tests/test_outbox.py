@@ -18,7 +18,7 @@ from django.test import override_settings
 from portal.kit.clock import utc_now
 from tenants import operations, queries, tasks
 from tenants.models.mail import MAX_ATTEMPTS, MAX_BODY_LENGTH
-from tenants.operations import DeliveryReport, Mail, MailNotSent, OutgoingMail
+from tenants.operations import DeliveryReport, Mail, MailNotSent, OutgoingMail, outbox
 from tenants.operations.outbox import CLAIM_LEASE, LONGEST_RETRY, retry_delay
 from tenants.scope import ScopeMissing, role_scope, scope_alias, tenant_scope
 from tenants.tests.mail_server import MailServer, running_mail_server
@@ -75,6 +75,22 @@ def test_a_mail_is_sent_and_its_text_forgotten(role: str) -> None:
     assert (row["text_body"], row["html_body"], row["attempts"]) == ("", "", 1)
     assert row["sent_at"] is not None
     assert deliver(sent.append) == NOTHING
+
+
+def test_each_mail_of_a_slow_run_is_claimed_for_as_long_as_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease that began with the run would end before its last mails are sent: they would go out twice."""
+    slow_s, passed_s = 120.0, [0.0]
+    monkeypatch.setattr(outbox, "_monotonic_s", lambda: passed_s[0], raising=False)
+    for _ in range(3):
+        enqueue()
+    now = utc_now()
+
+    def send(mail: Mail) -> None:
+        left = row_of(mail.id)["next_attempt_at"] - (now + timedelta(seconds=passed_s[0]))
+        assert left == CLAIM_LEASE
+        passed_s[0] += slow_s
+
+    assert deliver(send, now=now) == DeliveryReport(sent=3, failed=0, given_up=0)
 
 
 def test_a_mailbox_keeps_the_text() -> None:

@@ -46,5 +46,5 @@ def assert_speaks(page: Page, language: str) -> None:
     """The page says which language it is in, and its headings are in it."""
     said = page.locator("html").get_attribute("lang") or ""
     assert said.lower() == language, said
-    heading = " ".join(page.locator("h1").all_inner_texts())
+    heading = " ".join(page.locator("h1, h2").all_inner_texts())
     assert bool(_CHINESE.search(heading)) == language.startswith("zh"), f"{page.url}: {heading}"

@@ -56,6 +56,9 @@ VISITORS: Final[Mapping[str, Visitor]] = MappingProxyType(
     }
 )
 
+# Pages that speak English whatever the language, each with the reason.
+IN_ENGLISH: Final[Mapping[str, str]] = MappingProxyType({"storefront:styleguide": "for developers only"})
+
 # What is no page of its own, each with the reason.
 NOT_PAGES: Final[Mapping[str, str]] = MappingProxyType(
     {

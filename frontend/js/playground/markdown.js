@@ -5,6 +5,8 @@ import DOMPurify from "dompurify";
 import hljs from "highlight.js/lib/common";
 import MarkdownIt from "markdown-it";
 
+import { visible } from "./visible.js";
+
 // Colouring is for reading: what nobody reads to its end is shown plain.
 const MAX_COLOURED = 20000;
 const SAFE_LINK = /^(https?:|mailto:)/i;
@@ -39,6 +41,7 @@ let codes = 0;
 // The nodes of a piece of Markdown. decorate: code blocks get colours and a copy button.
 export function nodes(text, { decorate, texts }) {
   const fragment = DOMPurify.sanitize(markdown.render(text), PURE);
+  showSigns(fragment);
   for (const element of fragment.querySelectorAll("[class]")) {
     const kept = [...element.classList].filter((name) => OWN_CLASS.test(name));
     element.removeAttribute("class");
@@ -63,10 +66,21 @@ export function nodes(text, { decorate, texts }) {
   return fragment;
 }
 
+// Markdown spells signs as entities too, and links with percents: only what came of it can be looked through.
+function showSigns(fragment) {
+  const texts = document.createTreeWalker(fragment, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    const { data } = texts.currentNode;
+    const shown = visible(data);
+    if (shown !== data) texts.currentNode.data = shown;
+  }
+}
+
 function showTarget(link) {
   link.rel = "noopener noreferrer nofollow ugc";
   link.target = "_blank";
-  if (link.textContent.trim() !== link.getAttribute("href")) {
+  // What stands before an @ looks like the host, and is not.
+  if (link.username || link.textContent.trim() !== link.getAttribute("href")) {
     const target = document.createElement("span");
     target.className = "pg-target";
     let shown = link.protocol;

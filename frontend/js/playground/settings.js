@@ -70,7 +70,7 @@ export class Settings {
     }
     byId("pg-max-help").textContent = this.#texts.maxOutput
       .replace("%(max)s", model.maxOutput.toLocaleString(document.documentElement.lang))
-      .replace("%(cap)s", input.placeholder);
+      .replace("%(cap)s", Number(input.placeholder).toLocaleString(document.documentElement.lang));
   }
 
   #remember() {

@@ -144,6 +144,9 @@ def test_providers_come_from_a_file_and_may_be_gone_to(tmp_path: Path) -> None:
         ("SLUICE_WELCOME", "USD"),
         ("SLUICE_WELCOME_APPROVAL", "never"),
         ("GITHUB_CLIENT_ID", "without a secret"),
+        # Cookies are for TLS only, and whoever chooses the host chooses where links lead.
+        ("PORTAL_URL", "http://portal.example"),
+        ("ALLOWED_HOSTS", "portal.example,*"),
     ],
 )
 def test_a_wrong_setting_of_accounts_stops_the_start(name: str, value: str) -> None:

@@ -98,3 +98,10 @@ def test_whoever_is_not_signed_in_is_sent_there_and_back(database: None) -> None
     assert response["Location"] == f"/accounts/login/?next=/o/{organization}/keys/"
     fragment = ask(AnonymousUser(), organization, htmx=True)
     assert fragment["HX-Redirect"].startswith("/accounts/login/")
+
+
+@pytest.mark.parametrize("role", [Role.DEVELOPER, Role.VIEWER])
+def test_what_members_see_is_kept_by_no_browser(role: Role, database: None) -> None:
+    """Else the button that goes back shows it to whoever comes after the one who has signed out."""
+    person, organization = make_member(role)
+    assert ask(person, organization)["Cache-Control"] == "no-store, private"
