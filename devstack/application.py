@@ -53,7 +53,7 @@ def portal_application(port: int, data_dir: DataDir) -> Application:
         *("--ws-ping-interval", "15", "--ws-ping-timeout", "15", "--ws-per-message-deflate", "false"),
         *("--timeout-graceful-shutdown", "10", "--log-level", "warning"),
     )
-    worker_options = ("-Q", "default,ledger", "--loglevel", "WARNING", "--without-gossip", "--without-mingle")
+    worker_options = ("--pool", "threads", "--loglevel", "WARNING", "--without-gossip", "--without-mingle")
     gateway_port = port + 1
     return Application(
         steps=(
@@ -72,10 +72,24 @@ def portal_application(port: int, data_dir: DataDir) -> Application:
                 (*uvicorn, *sockets, "--host", ports.HOST, "--port", str(port)),
                 ready_url=f"http://{ports.HOST}:{port}/readyz",
             ),
-            Process(
-                "worker",
-                # Threads, not a pool of processes: nothing can outlive the worker.
-                (*celery, "worker", "--pool", "threads", "--concurrency", "4", *worker_options),
+            # Threads, not a pool of processes: nothing can outlive the worker. Money has a worker of its own,
+            # so that a mail server which does not answer keeps no hold from being resolved.
+            *(
+                Process(
+                    name,
+                    (
+                        *celery,
+                        "worker",
+                        "-n",
+                        f"{name}@%h",
+                        "-Q",
+                        queue,
+                        "--concurrency",
+                        threads,
+                        *worker_options,
+                    ),
+                )
+                for name, queue, threads in (("worker", "default", "4"), ("ledger", "ledger", "2"))
             ),
             Process("beat", (*celery, "beat", "-s", str(data_dir.run / "beat-schedule"), "--pidfile=")),
         ),

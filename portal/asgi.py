@@ -8,6 +8,7 @@ from portal.settings.environment import select_settings
 select_settings(database_role="auth")
 # The most connections a role of the database that this process holds.
 os.environ.setdefault("DATABASE_POOL", "6")
+os.environ.setdefault("DATABASE_STATEMENT_TIMEOUT_S", "15")
 
 from collections.abc import Awaitable, Callable, MutableMapping  # noqa: E402
 from typing import Any  # noqa: E402

@@ -1,4 +1,4 @@
-"""Gives every web request an id, in the log lines and in the answer."""
+"""What every web request gets: an id, in the log lines and in the answer; and no copy of what is private."""
 
 from collections.abc import Callable
 
@@ -23,4 +23,24 @@ class RequestIdMiddleware:
         finally:
             logs.clear()
         response["x-request-id"] = request_id
+        return response
+
+
+class PrivateAnswersMiddleware:
+    """What somebody sees who is signed in is not there any more, by going back, once they have signed out."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self.get_response(request)
+        # An answer that did not ask who it is for is the same for everybody. Failures show nothing of
+        # anybody, and the database may be what failed.
+        if (
+            "Cache-Control" not in response
+            and request.session.accessed
+            and response.status_code < 500
+            and request.user.is_authenticated
+        ):
+            response["Cache-Control"] = "no-store, private"
         return response

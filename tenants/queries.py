@@ -241,8 +241,15 @@ def has_accepted(*, user_id: UUID, version: str) -> bool:
     return TermsAcceptance.objects.filter(user_id=user_id, version=version).exists()
 
 
+def owes_terms(*, user_id: UUID, version: str) -> bool:
+    """Whether a person has accepted terms, but not this version. People whom a command of the installation
+    made have accepted none: they belong to the company that runs it. As auth or operator."""
+    accepted = set(TermsAcceptance.objects.filter(user_id=user_id).values_list("version", flat=True))
+    return bool(accepted) and version not in accepted
+
+
 def list_mail(*, limit: int = 50, to_email: str | None = None) -> list[MailRow]:
-    """The newest mails of the outbox, for the mailbox of a development instance. As auth or operator."""
+    """The newest mails of the outbox, for the mailbox of a development instance. As auth."""
     messages = OutboxMessage.objects.order_by("-created_at", "-id")
     if to_email is not None:
         messages = messages.filter(to_email__iexact=to_email)

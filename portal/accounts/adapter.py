@@ -1,6 +1,6 @@
 """How allauth's flows are bound to the domain: mails into the outbox, secrets encrypted, who may sign up."""
 
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from allauth.account.adapter import DefaultAccountAdapter
@@ -12,6 +12,7 @@ from allauth.socialaccount.adapter import DefaultSocialAccountAdapter
 from allauth.socialaccount.models import SocialApp, SocialLogin
 from allauth.socialaccount.providers.base import Provider
 from django.conf import settings
+from django.contrib.auth.models import AnonymousUser
 from django.db import transaction
 from django.forms import Form
 from django.http import Http404, HttpRequest, HttpResponse
@@ -20,9 +21,13 @@ from django.utils.translation import get_language, gettext
 
 from portal.accounts import invitations, welcome
 from portal.accounts.mailing import post_mail
+from portal.accounts.second_steps import has_factor
 from portal.kit.clock import utc_now
 from portal.kit.secrets import SecretStore
 from tenants.models import User
+
+ADDRESS_TO_CONFIRM: Final = "address_to_confirm"
+"""Key of the session: where the last link went, as `account/verification_sent.html` says."""
 
 
 class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
@@ -52,6 +57,18 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
                 lambda: welcome.give(request, user_id=user.id, verified_email=verified.email)
             )
         return response
+
+    def send_confirmation_mail(self, request: HttpRequest, emailconfirmation: Any, signup: bool) -> None:
+        """Also names the address on the page that asks to look into the mail: there a typing error shows."""
+        request.session[ADDRESS_TO_CONFIRM] = emailconfirmation.email_address.email
+        super().send_confirmation_mail(request, emailconfirmation, signup)
+
+    def get_reauthentication_methods(self, user: User | AnonymousUser) -> list[dict[str, Any]]:
+        """Who has a second factor proves to be there with it: whoever has found out the password alone could
+        otherwise take the factor away."""
+        methods: list[dict[str, Any]] = super().get_reauthentication_methods(user)
+        factors = [method for method in methods if method["id"] != "reauthenticate"]
+        return factors if isinstance(user, User) and has_factor(user.pk) else methods
 
     def send_mail(self, template_prefix: str, email: str, context: dict[str, Any]) -> None:
         """Put the mail into the outbox, in the transaction of what it tells about."""

@@ -6,11 +6,13 @@ from allauth.account.adapter import get_adapter
 from allauth.core import context as allauth_context
 from django import forms
 from django.conf import settings
+from django.contrib import messages
 from django.http import HttpRequest
 from django.utils.translation import get_language
 from django.utils.translation import gettext_lazy as _
 
 from portal.accounts import invitations, welcome
+from portal.accounts.people import cleaned_name
 from portal.kit.clock import utc_now
 from quotas import operations as quota_operations
 from tenants import operations as tenant_operations
@@ -60,11 +62,11 @@ class CustomerFields(forms.Form):
         elif len(settings.CURRENCIES) == 1:
             del self.fields["currency"]
 
+    def clean_full_name(self) -> str:
+        return cleaned_name(str(self.cleaned_data["full_name"]))
+
     def clean_organization(self) -> str:
-        name = " ".join(str(self.cleaned_data["organization"]).split())
-        if not name.isprintable():
-            raise forms.ValidationError(_("This name has characters that cannot be shown."))
-        return name
+        return cleaned_name(str(self.cleaned_data["organization"]))
 
     def vouch_for_address(self, request: HttpRequest) -> None:
         """The link of an invitation was sent to its address: who has it has the address."""
@@ -84,6 +86,8 @@ class CustomerFields(forms.Form):
                     now=now,
                 )
                 invitations.forget(request)
+                joined = _("You are now a member of %(organization)s.")
+                messages.success(request, joined % {"organization": self.remembered.invitation.organization})
                 return
             currency = self.cleaned_data.get("currency") or settings.CURRENCIES[0]
             quota_operations.open_tenant(

@@ -11,6 +11,7 @@ from django.conf import settings
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
+from portal.accounts.people import cleaned_name
 from tenants.models import User
 
 
@@ -76,6 +77,10 @@ class NameForm(forms.ModelForm):  # type: ignore[type-arg]
         fields = ["full_name"]
         labels = {"full_name": _("Your name")}
         widgets = {"full_name": forms.TextInput(attrs={"autocomplete": "name"})}
+
+    def clean_full_name(self) -> str:
+        name = str(self.cleaned_data["full_name"])
+        return cleaned_name(name) if name else name
 
 
 class TermsForm(forms.Form):

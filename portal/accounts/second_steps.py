@@ -1,6 +1,7 @@
 """What a second factor changes about the sessions that are there already."""
 
 from typing import Any, Final
+from uuid import UUID
 
 from allauth.mfa.models import Authenticator
 from allauth.mfa.signals import authenticator_added
@@ -11,6 +12,12 @@ from django.http import HttpRequest
 from tenants.models import User
 
 _FACTORS: Final = (Authenticator.Type.TOTP, Authenticator.Type.WEBAUTHN)
+
+
+def has_factor(user_id: UUID) -> bool:
+    """Whether this person has an app or a passkey; recovery codes alone protect nothing."""
+    found: bool = Authenticator.objects.filter(user_id=user_id, type__in=_FACTORS).exists()
+    return found
 
 
 @receiver(authenticator_added, dispatch_uid="portal.accounts.end_sessions_without_factor")

@@ -10,6 +10,7 @@ from django.http import HttpResponse
 from django.utils.translation import gettext as _
 
 from portal.accounts import invitations
+from portal.accounts.adapter import ADDRESS_TO_CONFIRM
 from tenants import operations
 
 
@@ -17,6 +18,12 @@ class OneTransaction:
     """What a valid form does commits together, or not at all."""
 
     def form_valid(self, form: Any) -> HttpResponse:
+        response = self._sign_up(form)
+        # Shown whether there was an account or not: the page must not tell.
+        self.request.session[ADDRESS_TO_CONFIRM] = form.cleaned_data.get("email", "")  # type: ignore[attr-defined]
+        return response
+
+    def _sign_up(self, form: Any) -> HttpResponse:
         if not form.account_already_exists:
             try:
                 with transaction.atomic():

@@ -9,7 +9,7 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 
-from tenants.models import TermsAcceptance
+from tenants import queries
 from tenants.scope import role_scope
 
 SESSION_KEY: Final = "terms_version"
@@ -17,11 +17,9 @@ CONSOLE_PATH: Final = "/o/"
 
 
 def must_accept(user_id: UUID) -> bool:
-    """Whether this person has accepted terms, but not the present ones. People whom a command of the
-    installation made have accepted none: they belong to the company that runs it."""
+    """Whether this person has accepted terms, but not the present ones."""
     with role_scope("auth"):
-        accepted = set(TermsAcceptance.objects.filter(user_id=user_id).values_list("version", flat=True))
-    return bool(accepted) and settings.TERMS_VERSION not in accepted
+        return queries.owes_terms(user_id=user_id, version=settings.TERMS_VERSION)
 
 
 class TermsMiddleware:

@@ -8,7 +8,9 @@ from allauth.socialaccount.models import SocialAccount
 from allauth.usersessions.models import UserSession
 from django.conf import settings
 from django.contrib import admin
+from django.contrib.admin.models import LogEntry
 from django.contrib.auth.views import redirect_to_login
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import resolve_url
 from django.urls import reverse
@@ -75,6 +77,12 @@ def _sign_out(request: HttpRequest, extra_context: object = None) -> HttpRespons
     return HttpResponseRedirect(reverse("account_logout"))
 
 
+def _log_entries(request: HttpRequest) -> QuerySet[LogEntry]:
+    """Without the people of the entries, whose passwords would be read with them."""
+    return LogEntry.objects.select_related("content_type")
+
+
+site.get_log_entries = _log_entries  # type: ignore[method-assign]
 site.login = _sign_in  # type: ignore[method-assign]
 site.password_change = _change_password  # type: ignore[method-assign, assignment]
 site.logout = _sign_out  # type: ignore[method-assign, assignment]

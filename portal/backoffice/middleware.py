@@ -57,7 +57,10 @@ def _barrier(request: HttpRequest) -> str | None:
         raise Http404
     if not has_second_factor(user):
         if not getattr(request, "htmx", False):
-            messages.warning(request, _("Operators need a second factor. Set one up, then come back here."))
+            messages.warning(
+                request,
+                _("Operators need a second factor. Turn one on here; then the operators' pages open."),
+            )
         return reverse("mfa_index")
     if not used_second_factor(request, user):
         return f"{reverse('mfa_reauthenticate')}?{urlencode({'next': wanted})}"

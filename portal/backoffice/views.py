@@ -32,7 +32,8 @@ MINUS: Final = "\u2212"
 WINDOWS: Final[Mapping[str, Text]] = {"hour": _("Last hour"), "today": _("Today, UTC"), "day": _("24 hours")}
 STATES: Final[Mapping[WitnessState, tuple[str, Text]]] = {
     WitnessState.AGREES: ("ok", _("Agrees")),
-    WitnessState.EXPLAINED: ("ok", _("Explained")),
+    WitnessState.EXPLAINED: ("quiet", _("Explained")),
+    WitnessState.INCOMPLETE: ("warn", _("Incomplete")),
     WitnessState.MOVING: ("quiet", _("In motion")),
     WitnessState.UNEXPLAINED: ("bad", _("Unexplained")),
     WitnessState.WAITING: ("quiet", _("Waiting for samples")),

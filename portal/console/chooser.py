@@ -41,7 +41,8 @@ class OrganizationForm(forms.Form):
 
 
 def chooser(request: HttpRequest) -> HttpResponse:
-    """GET: to the organization visited last, the only one, a list, or the form to open the first.
+    """GET: to the organization visited last, the only one, a list, or the form to open the first
+    (operators without one: to their pages).
 
     `?choose=1` shows the list in any case.
     """
@@ -51,7 +52,9 @@ def chooser(request: HttpRequest) -> HttpResponse:
         return HttpResponseNotAllowed(["GET", "HEAD"])
     found = organizations_of(person_id(request))
     if not found:
-        return HttpResponseRedirect(reverse("console:new"))
+        # An operator works for the service and needs no organization; the operators' pages are the way in.
+        first = "backoffice:witness" if request.user.is_staff else "console:new"
+        return HttpResponseRedirect(reverse(first))
     if "choose" not in request.GET:
         last = request.session.get(LAST_ORGANIZATION)
         visited = [one for one in found if one.public_id == last]
@@ -78,7 +81,7 @@ def new_organization(request: HttpRequest) -> HttpResponse:
                     owner_id=person_id(request),
                 )
         except operations.InvalidName:
-            form.add_error("name", _("A name has 1 to 200 characters that can be printed."))
+            form.add_error("name", _("A name has 1 to 200 characters that can be printed, and no link."))
         except operations.TooManyOrganizations:
             form.add_error(None, _("You own as many organizations as one person may."))
         else:

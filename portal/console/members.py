@@ -82,7 +82,7 @@ def invite(request: HttpRequest, organization: Organization) -> HttpResponse:
             form.add_error("email", _("This person is a member already."))
         except operations.AlreadyInvited:
             form.add_error("email", _("An invitation to this address is open. It can be sent again below."))
-        except operations.TooManyInvitations:
+        except (operations.TooManyInvitations, operations.TooManyMails):
             form.add_error(None, _("There are too many invitations. Revoke some, or go on tomorrow."))
         except operations.InvalidEmail:
             form.add_error("email", _("Enter a valid e-mail address."))
@@ -111,6 +111,9 @@ def resend(request: HttpRequest, organization: Organization, invitation: str) ->
         )
     except operations.TooSoon:
         error = _("The last mail was written a moment ago. Wait a minute before you send another.")
+        return _invitations(request, organization, row.id, error)
+    except operations.TooManyMails:
+        error = _("There are too many invitations. Revoke some, or go on tomorrow.")
         return _invitations(request, organization, row.id, error)
     except operations.NotAllowed:
         return _invitations(request, organization, row.id, _("Only an owner invites owners."))

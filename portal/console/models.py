@@ -44,7 +44,7 @@ def enable(request: HttpRequest, organization: Organization, slug: str) -> HttpR
     except catalog_operations.ModelNotFound:
         raise Http404 from None
     row = _model(organization, slug)
-    text = _("%(model)s is enabled. Keys without a list may use it.") % {"model": row.display_name}
+    text = _("%(model)s is enabled: try it here, or call it with an API key.") % {"model": row.display_name}
     if is_fragment(request):
         return with_toast(show(request, "console/models/_row.html", {"row": row}), text)
     return done(request, _models_url(organization), text)

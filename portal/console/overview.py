@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -38,7 +38,10 @@ RECENT_DAYS = 30
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing to do before the first call works. action: where it is done, for whoever may do it."""
+    """One thing to do before the first call works. action: where it is done, for whoever may do it.
+
+    is_next: the first that is still to do.
+    """
 
     name: str
     title: str
@@ -46,6 +49,7 @@ class Step:
     is_done: bool
     action_url: str = ""
     action_label: str = ""
+    is_next: bool = False
 
 
 @organization_page(Permission.SEE_OVERVIEW)
@@ -85,7 +89,7 @@ def _steps(organization: Organization) -> list[Step]:
     # What has led to a call was there, even if it is gone by now.
     has_model = first_call_at is not None or _has_model(tenant_id)
     has_key = first_call_at is not None or bool(list_api_keys(tenant_id=tenant_id, now=utc_now()))
-    return [
+    steps = [
         Step("verify", _("Verify your e-mail address"), _("Done when you signed in."), True),
         Step(
             "model",
@@ -106,10 +110,12 @@ def _steps(organization: Organization) -> list[Step]:
         Step(
             "request",
             _("Send the first request"),
-            _("This line turns green by itself when it arrives."),
+            _("Run the call shown with the key, or use the playground. This turns green by itself."),
             first_call_at is not None,
         ),
     ]
+    following = next((step for step in steps if not step.is_done), None)
+    return [replace(step, is_next=step is following) for step in steps]
 
 
 def _has_model(tenant_id: UUID) -> bool:
@@ -145,7 +151,7 @@ def _flow(summary: UsageSummary, show: str, currency: str) -> Chart:
         spent = Series(_("Charged"), tuple(hour.sums.charged_nanos for hour in summary.hours))
         return filled_area(
             chart_id="flow",
-            title=_("Money per hour"),
+            title=_("Money per hour (UTC)"),
             slots=slots,
             series=[spent],
             wording=lambda nanos: amount_text(nanos, currency),
@@ -154,7 +160,7 @@ def _flow(summary: UsageSummary, show: str, currency: str) -> Chart:
     sums = [hour.sums for hour in summary.hours]
     return filled_area(
         chart_id="flow",
-        title=_("Tokens per hour"),
+        title=_("Tokens per hour (UTC)"),
         slots=slots,
         series=[
             Series(_("Input"), tuple(one.prompt_tokens for one in sums)),

@@ -31,7 +31,7 @@ def settings_page(request: HttpRequest, organization: Organization) -> HttpRespo
         try:
             operations.rename_tenant(tenant_id=organization.tenant_id, name=form.cleaned_data["name"])
         except operations.InvalidName:
-            form.add_error("name", _("A name has 1 to 200 characters that can be printed."))
+            form.add_error("name", _("A name has 1 to 200 characters that can be printed, and no link."))
         else:
             text = _("The organization is called “%(name)s” now.") % form.cleaned_data
             return done(request, reverse("console:settings", args=[organization.public_id]), text)

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from datetime import datetime
+from uuid import UUID
 
+import msgspec
 from django.core import signing
 from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import render
-from django.utils.dateparse import parse_datetime
 
 from portal.console import words
 from portal.console.downloads import csv_download
-from portal.console.periods import PRESETS, read_period
+from portal.console.periods import PRESETS, Period, read_period
 from portal.kit.clock import utc_now
 from portal.kit.ids import PREFIXES, public_id
-from portal.pages.access import Organization, organization_page, parse_id
-from quotas.ledger.queries import StatementCursor, StatementRow, statement_page, wallet_balance
+from portal.pages.access import Organization, organization_page
+from quotas.ledger.queries import (
+    StatementCursor,
+    StatementPage,
+    StatementRow,
+    statement_page,
+    wallet_balance,
+)
 from quotas.ledger.statement_csv import iter_statement_csv
 from quotas.models import TransferKind
 from tenants.permissions import Permission
@@ -24,43 +32,71 @@ PAGE_ROWS = 50
 _SALT = "console.statement"
 
 
+class PeriodSums(msgspec.Struct, frozen=True, array_like=True):
+    """A period added up, as its first page says it and the pages behind repeat it. Amounts in nano-units.
+
+    kinds: kind, number of transfers, what they did to the balance.
+    """
+
+    from_at: datetime
+    to_at: datetime
+    currency: str
+    opening_nanos: int
+    closing_nanos: int
+    kinds: tuple[tuple[str, int, int], ...]
+
+
+class Place(msgspec.Struct, frozen=True, array_like=True):
+    """Where the next page begins. What it carries is believed, so it is signed, for one organization."""
+
+    organization: str
+    posted_at: datetime
+    transfer_id: UUID
+    balance_nanos: int
+    sums: PeriodSums
+
+
 @organization_page(Permission.SEE_BILLING)
 def statement(request: HttpRequest, organization: Organization) -> HttpResponse:
     """A page of it. The first one adds the period up; those behind it begin where the one before ended."""
     period = read_period(request.GET, now=utc_now(), default="month")
     kinds = _kinds(request)
-    after = _read_cursor(request.GET.get("after", ""), organization)
+    place = _read_place(request.GET.get("after", ""), organization)
+    if place is not None:
+        # The hours of a moving period must not move between its pages.
+        period = replace(period, from_at=place.sums.from_at, to_at=place.sums.to_at)
     tenant_id = organization.tenant_id
     page = statement_page(
         tenant_id=tenant_id,
         from_at=period.from_at,
         to_at=period.to_at,
         kinds=kinds,
-        after=after,
+        after=StatementCursor(place.posted_at, place.transfer_id, place.balance_nanos) if place else None,
         limit=PAGE_ROWS,
     )
-    # The pages behind the first one say the sums of the period as well.
-    summary = (
-        page.summary
-        or statement_page(tenant_id=tenant_id, from_at=period.from_at, to_at=period.to_at, limit=1).summary
-    )
-    assert summary is not None
+    sums = place.sums if place else _sums(page, period)
     context = {
         "section": "statement",
         "period": period,
         "presets": PRESETS,
         "kinds": [(kind.value, words.TRANSFER_KINDS[kind]) for kind in TransferKind],
         "chosen_kind": kinds[0] if kinds else "",
-        "summary": summary,
-        "sums": [(words.TRANSFER_KINDS[TransferKind(one.kind)], one) for one in summary.kinds],
+        "summary": sums,
+        "sums": [(words.TRANSFER_KINDS[TransferKind(kind)], *rest) for kind, *rest in sums.kinds],
         "rows": [(words.TRANSFER_KINDS[TransferKind(row.kind)], row, _reference(row)) for row in page.rows],
-        "next": _write_cursor(page.next, organization) if page.next else "",
-        "is_first": after is None,
+        "next": _write_place(page.next, sums, organization) if page.next else "",
+        "is_first": place is None,
         "wallet": wallet_balance(tenant_id=tenant_id),
-        "opening_nanos": summary.opening.total_nanos,
-        "closing_nanos": summary.closing.total_nanos,
     }
     return render(request, "console/statement/page.html", context)
+
+
+def _sums(page: StatementPage, period: Period) -> PeriodSums:
+    summary = page.summary
+    assert summary is not None
+    kinds = tuple((one.kind, one.transfers, one.amount_nanos) for one in summary.kinds)
+    opening, closing = summary.opening.total_nanos, summary.closing.total_nanos
+    return PeriodSums(period.from_at, period.to_at, summary.currency, opening, closing, kinds)
 
 
 @organization_page(Permission.SEE_BILLING)
@@ -85,32 +121,19 @@ def _reference(row: StatementRow) -> dict[str, str]:
     }
 
 
-# A cursor carries a balance, which is believed: so it is signed, for this organization.
+def _write_place(cursor: StatementCursor, sums: PeriodSums, organization: Organization) -> str:
+    place = Place(organization.public_id, cursor.posted_at, cursor.transfer_id, cursor.balance_nanos, sums)
+    return signing.dumps(msgspec.to_builtins(place), salt=_SALT, compress=True)
 
 
-def _write_cursor(cursor: StatementCursor, organization: Organization) -> str:
-    value = [
-        organization.public_id,
-        cursor.posted_at.isoformat(),
-        public_id(PREFIXES["transfer"], cursor.transfer_id),
-        cursor.balance_nanos,
-    ]
-    return signing.dumps(value, salt=_SALT, compress=True)
-
-
-def _read_cursor(text: str, organization: Organization) -> StatementCursor | None:
+def _read_place(text: str, organization: Organization) -> Place | None:
     """None without one. Raises Http404 for one that is not ours or of another organization."""
     if not text:
         return None
     try:
-        whose, posted_at, transfer, balance_nanos = _loads(text)
-    except signing.BadSignature:
+        place = msgspec.convert(signing.loads(text, salt=_SALT), Place)
+    except (signing.BadSignature, msgspec.ValidationError):
         raise Http404 from None
-    moment = parse_datetime(posted_at)
-    if whose != organization.public_id or moment is None:
+    if place.organization != organization.public_id:
         raise Http404
-    return StatementCursor(moment, parse_id("transfer", transfer), balance_nanos)
-
-
-def _loads(text: str) -> Any:
-    return signing.loads(text, salt=_SALT)
+    return place

@@ -46,5 +46,5 @@ urlpatterns = [
     path("o/<str:organization>/members/<str:member>/role", members.change_role, name="member-role"),
     path("o/<str:organization>/members/<str:member>/remove", members.remove, name="member-remove"),
     # Settings
-    path("o/<str:organization>/settings", settings.settings_page, name="settings"),
+    path("o/<str:organization>/settings/", settings.settings_page, name="settings"),
 ]

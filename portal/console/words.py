@@ -14,7 +14,7 @@ TRANSFER_KINDS: Final = {
 }
 OUTCOMES: Final = {
     AttemptOutcome.COMPLETED: gettext_lazy("Completed"),
-    AttemptOutcome.CLIENT_GONE: gettext_lazy("Client left"),
+    AttemptOutcome.CLIENT_GONE: gettext_lazy("Stopped by caller"),
     AttemptOutcome.BACKEND_REFUSED: gettext_lazy("Refused by the backend"),
     AttemptOutcome.BACKEND_FAILED: gettext_lazy("Backend failed"),
     AttemptOutcome.BACKEND_TIMEOUT: gettext_lazy("Backend timed out"),

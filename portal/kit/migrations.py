@@ -87,6 +87,13 @@ def grant(privileges: str, tables: str | Sequence[str], *roles: str) -> migratio
     return migrations.RunSQL(f"GRANT {privileges} ON {names} TO {to}", migrations.RunSQL.noop)
 
 
+def revoke(privileges: str, tables: str | Sequence[str], *roles: str) -> migrations.RunSQL:
+    """REVOKE what an earlier migration granted, as `grant` names it."""
+    names = tables if isinstance(tables, str) else ", ".join(tables)
+    from_roles = ", ".join(f"sluice_{role}" for role in roles)
+    return migrations.RunSQL(f"REVOKE {privileges} ON {names} FROM {from_roles}", migrations.RunSQL.noop)
+
+
 def grant_function(signature: str, *roles: str) -> migrations.RunSQL:
     to = ", ".join(f"sluice_{role}" for role in roles)
     return migrations.RunSQL(

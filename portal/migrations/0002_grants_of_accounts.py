@@ -1,12 +1,13 @@
 """Grants on the tables of accounts: addresses, second factors, connected accounts, signed-in devices.
 
 They belong to people, not to organizations, so no tenant's wall stands around them: sign-in alone writes them, and
-operators see what is there without the secrets in it.
+operators see what is there without the secrets in it. Nor are sessions theirs: whoever reads one is signed in
+as somebody else.
 """
 
 from django.db import migrations
 
-from portal.kit.migrations import LockTimeout, grant
+from portal.kit.migrations import LockTimeout, grant, revoke
 
 
 class Migration(migrations.Migration):
@@ -21,6 +22,7 @@ class Migration(migrations.Migration):
 
     operations = [
         LockTimeout(),
+        revoke("ALL", "django_session", "operator"),
         grant(
             "SELECT, INSERT, UPDATE, DELETE",
             ("account_emailaddress", "mfa_authenticator", "socialaccount_socialaccount", "usersessions_usersession"),

@@ -94,8 +94,8 @@ def organization_page(
                 return HttpResponseNotAllowed(methods)
             with tenant_scope(found.tenant_id):
                 if not found.may(permission):
-                    return _unkept(forbidden(request, permission))
-                response = _unkept(view(request, found, **parts))
+                    return forbidden(request, permission)
+                response = view(request, found, **parts)
                 # What is rendered late would be rendered outside the scope.
                 if isinstance(response, SimpleTemplateResponse) and not response.is_rendered:
                     response.render()
@@ -108,12 +108,6 @@ def organization_page(
         return wrapped
 
     return decorate
-
-
-def _unkept(response: HttpResponseBase) -> HttpResponseBase:
-    """What members see is not there any more, by going back, once they have signed out."""
-    response.headers.setdefault("Cache-Control", "no-store, private")
-    return response
 
 
 def sign_in_first(request: HttpRequest) -> HttpResponse:

@@ -72,7 +72,7 @@ class Socket:
         self._organization_id: str = scope["url_route"]["kwargs"]["organization"]
         self._session_key: str | None = scope["session"].session_key
         self._abort: Callable[[], None] | None = scope.get("state", {}).get("abort")
-        self._rate = limits.MessageRate()
+        self._rate = limits.Rate(limits.MAX_MESSAGES_PER_MINUTE)
         self._task: asyncio.Task[None] | None = None
         self._run: PlaygroundRun | None = None
         self._must_stop = False
@@ -80,20 +80,31 @@ class Socket:
     async def serve(self) -> None:
         if (await self._receive())["type"] != "websocket.connect":
             return
-        signed_in = getattr(self._scope["user"], "is_authenticated", False)
-        standing = (
-            await find_member(self._session_key, self._organization_id) if signed_in else Refused.SIGNED_OUT
-        )
-        # Accepted in any case: a browser learns the close code of an open connection only.
-        await self._send({"type": "websocket.accept"})
+        user = self._scope["user"]
+        if not getattr(user, "is_authenticated", False):
+            await self._refuse(Refused.SIGNED_OUT)
+        elif not limits.CONNECTS.allows(user.pk):
+            await self._refuse(Refused.TOO_MANY)
+        else:
+            try:
+                # Before anything is looked up: few threads ask the database for everybody.
+                with limits.SOCKETS.take(user.pk):
+                    await self._serve_person()
+            except limits.TooMany:
+                await self._refuse(Refused.TOO_MANY)
+
+    async def _serve_person(self) -> None:
+        standing = await find_member(self._session_key, self._organization_id)
         if isinstance(standing, Refused):
-            await _close(self._receive, self._send, standing)
+            await self._refuse(standing)
             return
-        try:
-            with limits.SOCKETS.take(standing.organization.user_id):
-                await self._serve_member()
-        except limits.TooMany:
-            await _close(self._receive, self._send, Refused.TOO_MANY)
+        await self._send({"type": "websocket.accept"})
+        await self._serve_member()
+
+    async def _refuse(self, reason: Refused) -> None:
+        # Accepted first: a browser learns the close code of an open connection only.
+        await self._send({"type": "websocket.accept"})
+        await _close(self._receive, self._send, reason)
 
     async def _serve_member(self) -> None:
         try:

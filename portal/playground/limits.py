@@ -9,6 +9,7 @@ from uuid import UUID
 MAX_SOCKETS_PER_USER = 12
 MAX_RUNS_PER_USER = 4
 MAX_MESSAGES_PER_MINUTE = 120
+MAX_CONNECTS_PER_MINUTE = 60
 
 
 class TooMany(Exception):
@@ -36,23 +37,50 @@ class Places:
                 del self._taken[user_id]
 
 
-class MessageRate:
-    """Messages of one socket within the last minute."""
+class Rate:
+    """What happened within the last minute: messages of one socket, sockets of one person."""
 
-    def __init__(self, limit: int = MAX_MESSAGES_PER_MINUTE) -> None:
+    def __init__(self, limit: int) -> None:
         self._limit = limit
         self._at_s: deque[float] = deque()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing happened within the last minute."""
+        self._forget(time.monotonic())
+        return not self._at_s
+
     def allows(self) -> bool:
-        """Notes one more message and says whether it is within the limit."""
+        """Notes one more and says whether it is within the limit."""
         now_s = time.monotonic()
-        while self._at_s and now_s - self._at_s[0] > 60.0:
-            self._at_s.popleft()
+        self._forget(now_s)
         if len(self._at_s) >= self._limit:
             return False
         self._at_s.append(now_s)
         return True
 
+    def _forget(self, now_s: float) -> None:
+        while self._at_s and now_s - self._at_s[0] > 60.0:
+            self._at_s.popleft()
 
+
+class Rates:
+    """A rate for each person."""
+
+    # How many people are remembered before those who do nothing are forgotten.
+    _SWEPT_ABOVE = 1000
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._rates: dict[UUID, Rate] = {}
+
+    def allows(self, user_id: UUID) -> bool:
+        """Notes one more of this person and says whether it is within the limit."""
+        if user_id not in self._rates and len(self._rates) >= self._SWEPT_ABOVE:
+            self._rates = {one: rate for one, rate in self._rates.items() if not rate.is_idle}
+        return self._rates.setdefault(user_id, Rate(self._limit)).allows()
+
+
+CONNECTS = Rates(MAX_CONNECTS_PER_MINUTE)
 SOCKETS = Places(MAX_SOCKETS_PER_USER)
 RUNS = Places(MAX_RUNS_PER_USER)

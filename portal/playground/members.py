@@ -18,9 +18,10 @@ from portal.kit.clock import utc_now
 from portal.kit.secrets import SecretStore
 from portal.pages.access import Organization, find_organization
 from tenants import operations as tenants
+from tenants import queries
 from tenants.models import User
 from tenants.permissions import Permission
-from tenants.scope import tenant_scope
+from tenants.scope import role_scope, tenant_scope
 
 ParamsT = ParamSpec("ParamsT")
 ResultT = TypeVar("ResultT")
@@ -67,7 +68,7 @@ async def _in_thread(
 
 def _find(session_key: str | None, organization_id: str) -> Member | Refused:
     user = _user_of(session_key)
-    if user is None:
+    if user is None or _owes_terms(user):
         return Refused.SIGNED_OUT
     organization = find_organization(user.id, organization_id)
     if organization is None:
@@ -87,6 +88,12 @@ def _find_payer(session_key: str | None, organization_id: str, secrets: SecretSt
             tenant_id=organization.tenant_id, user_id=organization.user_id, secrets=secrets, now=utc_now()
         )
     return Member(organization, Credential(key.id, organization.tenant_id, key.digest_hex))
+
+
+def _owes_terms(user: User) -> bool:
+    """Whether a page would ask for the new terms first: the way to sign in leads there."""
+    with role_scope("auth"):
+        return queries.owes_terms(user_id=user.id, version=settings.TERMS_VERSION)
 
 
 def _user_of(session_key: str | None) -> User | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 import psycopg
 from psycopg_pool import PoolTimeout, TooManyRequests
@@ -78,12 +79,16 @@ class Receipts:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._slots = asyncio.Semaphore(_AT_A_TIME)
+        # One at a time for each member: whoever waits for many receipts leaves the others' slot alone.
+        self._turns: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
 
     async def tariff(self, credential: Credential, request_id: UUID, *, prompt_tokens: int) -> Tariff | None:
         """The prices of an admitted request; None while the database does not say."""
         try:
             rows = await self._ask(
-                _TARIFF, {"prompt": prompt_tokens, "request": request_id, "tenant": credential.tenant_id}
+                credential,
+                _TARIFF,
+                {"prompt": prompt_tokens, "request": request_id, "tenant": credential.tenant_id},
             )
         except _Unanswered:
             return None
@@ -112,7 +117,7 @@ class Receipts:
     async def newest(self, credential: Credential, *, since_s: int) -> UUID | None:
         """The newest request that was made with this key in the last `since_s` seconds."""
         try:
-            rows = await self._ask(_NEWEST, _newest_parameters(credential, since_s, utc_now()))
+            rows = await self._ask(credential, _NEWEST, _newest_parameters(credential, since_s, utc_now()))
         except _Unanswered:
             return None
         return rows[0][0] if rows else None
@@ -125,6 +130,7 @@ class Receipts:
             # A browser may ask for any id, also for one of no time that there is.
             return None
         rows = await self._ask(
+            credential,
             _RECEIPT,
             {
                 "request": request_id,
@@ -139,7 +145,9 @@ class Receipts:
         state, *rest = rows[0]
         return Receipt(request_id, state != HoldState.PENDING, *rest)
 
-    async def _ask(self, query: str, parameters: Mapping[str, Any]) -> Sequence[tuple[Any, ...]]:
+    async def _ask(
+        self, credential: Credential, query: str, parameters: Mapping[str, Any]
+    ) -> Sequence[tuple[Any, ...]]:
         """The rows. Raises _Unanswered."""
 
         async def rows() -> list[tuple[Any, ...]]:
@@ -149,7 +157,8 @@ class Receipts:
                 return await cursor.fetchall()
 
         try:
-            async with self._slots:
+            turn = self._turns.setdefault(credential.api_key_id, asyncio.Lock())
+            async with turn, self._slots:
                 return await in_time(rows(), LOOK_UP_TIMEOUT_S)
         except (psycopg.Error, PoolTimeout, TooManyRequests) as error:
             logger.warning("playground.receipt.not_read", extra={"reason": type(error).__name__})

@@ -5,4 +5,4 @@ from django.urls import path
 from portal.playground import views
 
 app_name = "playground"
-urlpatterns = [path("o/<str:organization>/playground", views.page, name="page")]
+urlpatterns = [path("o/<str:organization>/playground/", views.page, name="page")]

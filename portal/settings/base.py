@@ -76,6 +76,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "portal.middleware.PrivateAnswersMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
@@ -171,6 +172,8 @@ DATABASE_ROLE = environment.choice("DATABASE_ROLE", DATABASE_ROLES, "auth")
 
 # Where a thread lives as long as a request, as in the web process, connections are shared.
 DATABASE_POOL = environment.number("DATABASE_POOL", 0, 0, 64)
+# Nobody waits longer for a page, and no page holds a shared connection longer.
+DATABASE_STATEMENT_TIMEOUT_S = environment.number("DATABASE_STATEMENT_TIMEOUT_S", 0, 0, 3600)
 
 
 def _role_config(role: str) -> dict[str, object]:
@@ -183,6 +186,7 @@ def _role_config(role: str) -> dict[str, object]:
         role=None if role == "owner" else f"sluice_{role}",
         application=f"sluice-{role}",
         pool_size=DATABASE_POOL,
+        statement_timeout_s=DATABASE_STATEMENT_TIMEOUT_S,
     )
 
 

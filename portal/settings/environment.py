@@ -129,17 +129,22 @@ class Environment:
         return values
 
 
-def database_config(url: str, *, role: str | None, application: str, pool_size: int = 0) -> dict[str, object]:
+def database_config(
+    url: str, *, role: str | None, application: str, pool_size: int = 0, statement_timeout_s: int = 0
+) -> dict[str, object]:
     """A Django DATABASES entry of a postgresql:// URL.
 
     role: the PostgreSQL role that the session takes at its start; None keeps the login's own.
     pool_size: connections that threads share; 0 gives each thread one of its own, for a minute.
+    statement_timeout_s: after which PostgreSQL gives a statement up; 0 is never.
     """
     parts = urlsplit(url)
     if parts.scheme not in {"postgresql", "postgres"}:
         raise ImproperlyConfigured("DATABASE_URL must start with postgresql://")
     query = dict(parse_qsl(parts.query))
     startup = "-c timezone=UTC" if role is None else f"-c timezone=UTC -c role={role}"
+    if statement_timeout_s:
+        startup += f" -c statement_timeout={statement_timeout_s}s"
     return {
         "ENGINE": "django.db.backends.postgresql",
         "NAME": unquote(parts.path.lstrip("/")),

@@ -13,6 +13,8 @@ for _name in (
     "API_BASE",
     "ALLOWED_HOSTS",
     "EMAIL_HOST",
+    # Without it the metrics are for whoever comes from this machine, which behind a proxy is everybody.
+    "METRICS_TOKEN",
 ):
     environment.text(_name)
 if SECRET_STORE is None:

@@ -65,6 +65,8 @@ class _Sums:
     attempts: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    recent_prompt_tokens: int = 0
+    recent_completion_tokens: int = 0
     causes: tuple[Cause, ...] = ()
 
     def add_cause(self, kind: CauseKind, attempts: int, prompt: Bounds, completion: Bounds) -> None:
@@ -196,10 +198,14 @@ def _metered(
         completion,
         more_prompt,
         more_completion,
+        recent_prompt,
+        recent_completion,
     ) in cursor.fetchall():
         found = sums[key]
         found.prompt_tokens += prompt
         found.completion_tokens += completion
+        found.recent_prompt_tokens += recent_prompt
+        found.recent_completion_tokens += recent_completion
         if kind not in (CauseKind.IN_FLIGHT, CauseKind.ACROSS_START):
             found.attempts += attempts
         if kind:
@@ -256,6 +262,8 @@ def _witness(segment: _Segment, sums: _Sums) -> Witness:
             [cause.completion for cause in sums.causes],
         ),
         causes=tuple(sorted(sums.causes, key=lambda cause: order.index(cause.kind))),
+        recent_prompt_tokens=sums.recent_prompt_tokens,
+        recent_completion_tokens=sums.recent_completion_tokens,
     )
 
 

@@ -32,6 +32,7 @@ class WitnessState(StrEnum):
     EXPLAINED = "EXPLAINED"  # at rest, and the causes account for the difference
     MOVING = "MOVING"  # something runs, and what runs accounts for the difference
     UNEXPLAINED = "UNEXPLAINED"
+    INCOMPLETE = "INCOMPLETE"  # what was compared agrees, but not everything could be, or not lately
     WAITING = "WAITING"  # two samples of one incarnation are needed, and there are not
     UNREADABLE = "UNREADABLE"  # the counters were never read
 
@@ -89,7 +90,8 @@ class Witness:
     """Both sides of one life (incarnation) of a backend's process in a window.
 
     from_at and to_at are the moments of the samples that were compared. `running` is what the engine
-    said at the last of them; `attempts` are ours that ended in between.
+    said at the last of them; `attempts` are ours that ended in between. The recent tokens are of those that
+    ended so shortly before the last sample that a working engine may not have counted them yet.
     """
 
     incarnation: int
@@ -101,6 +103,8 @@ class Witness:
     prompt: Comparison
     completion: Comparison
     causes: tuple[Cause, ...]
+    recent_prompt_tokens: int = 0
+    recent_completion_tokens: int = 0
 
     @property
     def is_at_rest(self) -> bool:
@@ -116,11 +120,15 @@ class Witness:
     def state(self) -> WitnessState:
         if self.from_at == self.to_at:
             return WitnessState.WAITING
-        behind = min(self.prompt.unexplained_tokens, self.completion.unexplained_tokens) < 0
-        ahead = max(self.prompt.unexplained_tokens, self.completion.unexplained_tokens) > 0
-        # Counters may lag behind what was reported while the engine works, but never run ahead.
-        if ahead or (behind and self.is_at_rest):
-            return WitnessState.UNEXPLAINED
+        # While the engine works, counters may lag a little behind what was reported; they never run ahead.
+        may_lag = not self.is_at_rest
+        for side, recent_tokens in (
+            (self.prompt, self.recent_prompt_tokens),
+            (self.completion, self.recent_completion_tokens),
+        ):
+            lowest = -recent_tokens if may_lag else 0
+            if not lowest <= side.unexplained_tokens <= 0:
+                return WitnessState.UNEXPLAINED
         if not self.is_at_rest:
             return WitnessState.MOVING
         if self.prompt.difference_tokens or self.completion.difference_tokens:
@@ -164,5 +172,5 @@ class BackendWitness:
             return WitnessState.UNREADABLE
         for state in (WitnessState.EXPLAINED, WitnessState.AGREES):
             if state in states:
-                return state
+                return WitnessState.INCOMPLETE if self.is_stale or self.unknown_attempts else state
         return WitnessState.WAITING

@@ -59,6 +59,7 @@ def held_welcomes() -> list[HeldWelcome]:
     """What waits for an operator, oldest first, at most MAX_ROWS. As operator."""
     grants = (
         WelcomeGrant.objects.select_related("tenant", "user")
+        .defer("user__password")
         .filter(state=WelcomeState.HELD)
         .order_by("created_at")[:MAX_ROWS]
     )

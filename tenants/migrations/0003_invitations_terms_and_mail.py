@@ -10,7 +10,7 @@ from django.conf import settings
 from django.db import migrations, models
 
 import portal.kit.ids
-from portal.kit.migrations import LockTimeout, grant, run_sql_file, tenant_wall
+from portal.kit.migrations import LockTimeout, grant, revoke, run_sql_file, tenant_wall
 
 SQL = Path(__file__).resolve().parent.parent / "sql"
 
@@ -113,6 +113,10 @@ class Migration(migrations.Migration):
             model_name='invitation',
             index=models.Index(fields=['tenant', 'created_at'], name='invitation_tenant_created'),
         ),
+        migrations.AddIndex(
+            model_name='invitation',
+            index=models.Index(fields=['invited_by', 'created_at'], name='invitation_inviter_created'),
+        ),
         migrations.AddConstraint(
             model_name='invitation',
             constraint=models.UniqueConstraint(condition=models.Q(('accepted_at__isnull', True), ('revoked_at__isnull', True)), fields=('tenant', 'email'), name='invitation_open_once'),
@@ -167,9 +171,23 @@ class Migration(migrations.Migration):
         # Only who signs people in can say that somebody accepted; and only it makes them a member.
         grant("UPDATE (accepted_at, accepted_by_id)", "tenants_invitation", "auth"),
         grant("SELECT, INSERT", "tenants_termsacceptance", "operator", "auth"),
-        # Everybody may write a mail. Who reads one reads a link that lets people in: tenants never do.
+        # Who reads a password's hash, or writes one, or who is staff, can become somebody else. Operators see
+        # who people are, and only whoever signs people in changes them.
+        revoke("SELECT, INSERT, UPDATE", "tenants_user", "operator"),
+        grant(
+            "SELECT (id, email, full_name, is_active, is_staff, is_superuser, date_joined, last_login)",
+            "tenants_user",
+            "operator",
+        ),
+        # Everybody may write a mail. Who reads one reads a link that lets people in: tenants never do, and
+        # operators see only which mails there are.
         grant("INSERT", "tenants_outboxmessage", "tenant", "operator", "auth", "dataplane"),
-        grant("SELECT", "tenants_outboxmessage", "operator", "auth", "dataplane"),
+        grant("SELECT", "tenants_outboxmessage", "auth", "dataplane"),
+        grant(
+            "SELECT (id, tenant_id, to_email, subject, created_at, sent_at, attempts, next_attempt_at, last_error)",
+            "tenants_outboxmessage",
+            "operator",
+        ),
         grant(
             "UPDATE (sent_at, attempts, next_attempt_at, last_error, text_body, html_body), DELETE",
             "tenants_outboxmessage",

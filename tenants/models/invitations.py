@@ -54,7 +54,11 @@ class Invitation(models.Model):
                 name="invitation_period_forward",
             ),
         ]
-        indexes = [models.Index(fields=["tenant", "created_at"], name="invitation_tenant_created")]
+        indexes = [
+            models.Index(fields=["tenant", "created_at"], name="invitation_tenant_created"),
+            # For the trigger that counts what a person sends from all organizations together.
+            models.Index(fields=["invited_by", "created_at"], name="invitation_inviter_created"),
+        ]
 
     def __str__(self) -> str:
         return public_id(PREFIXES["invitation"], self.id)

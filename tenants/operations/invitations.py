@@ -41,7 +41,7 @@ class AlreadyInvited(ValueError):
 
 class TooManyInvitations(ValueError):
     """The organization has as many open invitations, or has sent as many within a day, as it may: in all, or
-    to this address."""
+    to this address; or the person has, in all organizations together."""
 
 
 class TooSoon(ValueError):
@@ -90,7 +90,7 @@ def invite_member(
 
     An expired invitation of the address gives way to the new one. Answers the invitation's id.
     Errors: NotAllowed, InvalidEmail, AlreadyMember, AlreadyInvited, TooManyInvitations,
-    OrganizationNotFound, InvalidMail; ValueError for an unknown role.
+    OrganizationNotFound, InvalidMail, TooManyMails; ValueError for an unknown role.
     """
     role = Role(role)
     require_manager(actor_role, role)
@@ -119,7 +119,12 @@ def invite_member(
             mailed_at=now,
             expires_at=now + VALID_FOR,
         )
-        invitation.save(force_insert=True)
+        try:
+            invitation.save(force_insert=True)
+        except IntegrityError as error:
+            if "300 times a day" in str(error):
+                raise TooManyInvitations("the person has invited as many as one may within a day") from error
+            raise
         enqueue_mail(mail=compose(token), now=now, tenant_id=tenant_id)
     return invitation.id
 
@@ -129,7 +134,7 @@ def resend_invitation(
 ) -> None:
     """A new token for an open or expired invitation, in a new mail; the old token is worth nothing.
 
-    Errors: NotAllowed, InvitationNotFound, TooSoon, OrganizationNotFound, InvalidMail.
+    Errors: NotAllowed, InvitationNotFound, TooSoon, OrganizationNotFound, InvalidMail, TooManyMails.
     """
     with transaction.atomic(using=scope_alias()):
         invitation = _open_invitation(tenant_id, invitation_id, actor_role)

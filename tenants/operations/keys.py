@@ -10,6 +10,7 @@ from django.db import transaction
 from portal.kit.ids import uuid7
 from portal.kit.secrets import SecretStore, new_api_key
 from tenants.models import ApiKey, KeyPurpose, Membership
+from tenants.permissions import Permission, may
 from tenants.scope import scope_alias
 
 MAX_LABELS = 16
@@ -156,8 +157,8 @@ def playground_key(*, tenant_id: UUID, user_id: UUID, secrets: SecretStore, now:
     """The key through which a member's chats are admitted and billed; made at the first use.
 
     It is a key like every other, so revoking it refuses the next call, but its secret is thrown away
-    here, so no program can ever use it. Whether the person's role allows chatting is for the caller to
-    check. Safe to call in parallel. Errors: NotAMember.
+    here, so no program can ever use it. Safe to call in parallel. Errors: NotAMember, also of a member whose
+    role does not allow chatting.
     """
     known = _live_playground_key(tenant_id, user_id)
     if known is not None:
@@ -166,8 +167,9 @@ def playground_key(*, tenant_id: UUID, user_id: UUID, secrets: SecretStore, now:
         # Whoever removes the member waits for this lock, or we for them: no key outlives a membership.
         # It also lets one of several first uses make the key.
         memberships = Membership.objects.select_for_update(no_key=True, of=("self",))
-        if memberships.filter(tenant_id=tenant_id, user_id=user_id).first() is None:
-            raise NotAMember("no such member")
+        member = memberships.filter(tenant_id=tenant_id, user_id=user_id).first()
+        if member is None or not may(member.role, Permission.USE_PLAYGROUND):
+            raise NotAMember("no such member who may chat")
         known = _live_playground_key(tenant_id, user_id)
         if known is not None:
             return known

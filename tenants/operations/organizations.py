@@ -1,5 +1,6 @@
 """Organizations: opening, naming, suspending."""
 
+import re
 from uuid import UUID
 
 from tenants.models import Membership, Role, Tenant, TenantState
@@ -9,8 +10,11 @@ MAX_NAME_LENGTH = 200
 MAX_ORGANIZATIONS_PER_OWNER = 50
 
 
+_LINK = re.compile(r"://|www\.", re.IGNORECASE)
+
+
 class InvalidName(ValueError):
-    """An organization's name is empty, too long, or not printable."""
+    """A name is empty, too long, not printable, or has a link in it."""
 
 
 class OrganizationNotFound(LookupError):
@@ -23,7 +27,7 @@ class TooManyOrganizations(ValueError):
 
 def create_tenant(*, name: str, currency: str, owner_id: UUID | None) -> Tenant:
     """A new organization, with its owner when there is one. Errors: InvalidName, TooManyOrganizations."""
-    name = _checked_name(name)
+    name = checked_name(name=name)
     if owner_id is not None:
         owned = Membership.objects.filter(user_id=owner_id, role=Role.OWNER).count()
         if owned >= MAX_ORGANIZATIONS_PER_OWNER:
@@ -36,7 +40,7 @@ def create_tenant(*, name: str, currency: str, owner_id: UUID | None) -> Tenant:
 
 def rename_tenant(*, tenant_id: UUID, name: str) -> None:
     """Give an organization another name. Errors: InvalidName, OrganizationNotFound."""
-    if Tenant.objects.filter(id=tenant_id).update(name=_checked_name(name)) != 1:
+    if Tenant.objects.filter(id=tenant_id).update(name=checked_name(name=name)) != 1:
         raise OrganizationNotFound("no such organization")
 
 
@@ -58,9 +62,11 @@ def lock_tenant(tenant_id: UUID) -> Tenant:
     return tenant
 
 
-def _checked_name(name: str) -> str:
-    # Names stand in subjects of mails and in tables: line breaks and direction marks have no place there.
+def checked_name(*, name: str) -> str:
+    """The name of a person or an organization, in one line. Errors: InvalidName."""
+    # Names stand in subjects of mails and in tables: line breaks and direction marks have no place there,
+    # and a link in one would make an invitation an advertisement that we send.
     name = " ".join(name.split())
-    if not 0 < len(name) <= MAX_NAME_LENGTH or not name.isprintable():
-        raise InvalidName(f"an organization's name has 1 to {MAX_NAME_LENGTH} printable characters")
+    if not 0 < len(name) <= MAX_NAME_LENGTH or not name.isprintable() or _LINK.search(name):
+        raise InvalidName(f"a name has 1 to {MAX_NAME_LENGTH} printable characters and no link in it")
     return name

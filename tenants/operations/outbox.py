@@ -11,7 +11,7 @@ from celery import current_app
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from kombu.exceptions import OperationalError as BrokerError
 
 from tenants.models import OutboxMessage
@@ -33,6 +33,10 @@ WAKE_OPTIONS = {"max_retries": 1, "interval_start": 0, "socket_connect_timeout":
 
 class InvalidMail(ValueError):
     """A mail without a real address, with a subject of several lines, or longer than mails are."""
+
+
+class TooManyMails(ValueError):
+    """The organization has sent as many mails within a day as it may; a trigger counts them."""
 
 
 class MailNotSent(Exception):
@@ -72,7 +76,8 @@ class DeliveryReport:
 def enqueue_mail(*, mail: OutgoingMail, now: datetime, tenant_id: UUID | None = None) -> UUID:
     """Put a mail into the outbox, within the caller's transaction; its id.
 
-    tenant_id: the organization that it is sent for; needed in a tenant's scope. Errors: InvalidMail.
+    tenant_id: the organization that it is sent for; needed in a tenant's scope. Errors: InvalidMail,
+    TooManyMails.
     """
     _check(mail)
     message = OutboxMessage(
@@ -84,7 +89,12 @@ def enqueue_mail(*, mail: OutgoingMail, now: datetime, tenant_id: UUID | None = 
         created_at=now,
         next_attempt_at=now,
     )
-    message.save(force_insert=True)
+    try:
+        message.save(force_insert=True)
+    except IntegrityError as error:
+        if "300 mails a day" in str(error):
+            raise TooManyMails("the organization has sent as many mails as it may within a day") from error
+        raise
     if not settings.MAILBOX:
         transaction.on_commit(_wake_worker, using=scope_alias(), robust=True)
     return message.id

@@ -57,3 +57,38 @@ BEGIN
 END $$;
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON tenants_termsacceptance
   FOR EACH ROW EXECUTE FUNCTION tenants_refuse_change();
+
+-- Mails go to people who did not ask for them, under the name of this installation. However many an
+-- organization's pages and programs write, there is a limit to a day. The row lock makes those that come at
+-- once count each other. Who writes a mail says when that was, so what waits and what was sent today counts
+-- too, however old it is said to be; and nothing is so old that it is deleted before it has counted.
+CREATE FUNCTION tenants_cap_mail() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+  PERFORM 1 FROM tenants_tenant WHERE id = NEW.tenant_id FOR NO KEY UPDATE;
+  IF NEW.created_at < now() - interval '20 days' OR 300 <= (
+    SELECT count(*) FROM tenants_outboxmessage
+    WHERE tenant_id = NEW.tenant_id AND (created_at > now() - interval '1 day'
+      OR sent_at > now() - interval '1 day' OR (sent_at IS NULL AND attempts < 10))) THEN
+    RAISE EXCEPTION 'an organization sends at most 300 mails a day'
+      USING ERRCODE = '23514', CONSTRAINT = 'outbox_tenant_daily';
+  END IF;
+  RETURN NEW;
+END $$;
+CREATE TRIGGER tenants_cap_mail BEFORE INSERT ON tenants_outboxmessage
+  FOR EACH ROW WHEN (NEW.tenant_id IS NOT NULL) EXECUTE FUNCTION tenants_cap_mail();
+
+-- A person may own many organizations, of which each sees its own invitations only.
+CREATE FUNCTION tenants_cap_invitations() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+  IF 300 <= (SELECT count(*) FROM tenants_invitation
+             WHERE invited_by_id = NEW.invited_by_id AND created_at > now() - interval '1 day') THEN
+    RAISE EXCEPTION 'a person invites at most 300 times a day'
+      USING ERRCODE = '23514', CONSTRAINT = 'invitation_inviter_daily';
+  END IF;
+  RETURN NEW;
+END $$;
+CREATE TRIGGER tenants_cap_invitations BEFORE INSERT ON tenants_invitation
+  FOR EACH ROW EXECUTE FUNCTION tenants_cap_invitations();
+REVOKE ALL ON FUNCTION tenants_cap_mail(), tenants_cap_invitations() FROM PUBLIC;

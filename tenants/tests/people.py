@@ -26,7 +26,7 @@ def store() -> SecretStore:
 
 
 def make_user(email: str | None = None) -> User:
-    with role_scope("operator"):
+    with role_scope("auth"):
         return User.objects.create_user(email or f"{uuid7().hex}@people.example")
 
 

@@ -21,6 +21,7 @@ from tenants.operations.invitations import MAX_PER_ADDRESS_AND_DAY
 from tenants.scope import role_scope, tenant_scope
 from tenants.tests.people import add_member, at_once, make_organization, make_user
 from tests.database import connected, rows_of
+from tests.factories import make_tenant
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -72,7 +73,7 @@ def test_an_invitation_travels_by_mail_and_makes_a_member() -> None:
     tenant, owner = make_organization()
     email = new_address()
     invitation_id, token = invite(owner, f" {email.upper()} ", role=Role.BILLING)
-    (mail,) = rows_of("tenants_outboxmessage", tenant_id=tenant.id)
+    (mail,) = rows_of("tenants_outboxmessage", role="dataplane", tenant_id=tenant.id)
     assert token in mail["text_body"]
     (row,) = rows_of("tenants_invitation", id=invitation_id)
     assert (row["email"], row["invited_by_id"]) == (email, owner.user_id)
@@ -166,7 +167,7 @@ def test_invitations_at_once_make_one() -> None:
     email = new_address()
     answers = at_once([partial(invite, owner, email)] * 4)
     assert sorted(type(answer).__name__ for answer in answers) == ["AlreadyInvited"] * 3 + ["tuple"]
-    assert len(rows_of("tenants_outboxmessage", tenant_id=tenant.id)) == 1
+    assert len(rows_of("tenants_outboxmessage", role="dataplane", tenant_id=tenant.id)) == 1
 
 
 def test_an_invitation_is_accepted_once_by_whoever_comes_first() -> None:
@@ -263,6 +264,24 @@ def test_an_organization_has_a_bounded_number_of_them(monkeypatch: pytest.Monkey
     invite(owner, new_address())
     with pytest.raises(operations.TooManyInvitations):
         invite(owner, new_address())
+
+
+def test_a_person_invites_so_many_a_day_in_all_organizations_together() -> None:
+    _, owner = make_organization()
+    tenant = make_tenant(granted=None)
+    second = add_member(tenant.id, Role.OWNER, owner.user)
+    with connected("owner") as connection:
+        connection.execute(
+            "INSERT INTO tenants_invitation (id, tenant_id, email, role, token_digest, invited_by_id, "
+            "created_at, mailed_at, expires_at) SELECT gen_random_uuid(), %s, n || '@b.example', 'VIEWER', "
+            "sha256(gen_random_uuid()::text::bytea), %s, now(), now(), now() + interval '7 days' "
+            "FROM generate_series(1, 299) n",
+            (owner.tenant_id, owner.user_id),
+        )
+    invite(second, new_address())
+    with pytest.raises(operations.TooManyInvitations):
+        invite(second, new_address())
+    invite(add_member(tenant.id, Role.OWNER), new_address())
 
 
 def test_a_failing_mail_leaves_no_invitation() -> None:

@@ -213,7 +213,7 @@ def test_an_organization_is_renamed() -> None:
     tenant, _ = make_organization()
     with tenant_scope(tenant.id):
         operations.rename_tenant(tenant_id=tenant.id, name="  New \n name ")
-        for wrong in ("", " ", "x" * 201, "left\u202eright"):
+        for wrong in ("", " ", "x" * 201, "left\u202eright", "see HTTPS://evil.example", "WWW.evil.example"):
             with pytest.raises(operations.InvalidName):
                 operations.rename_tenant(tenant_id=tenant.id, name=wrong)
     (row,) = rows_of("tenants_tenant", id=tenant.id)

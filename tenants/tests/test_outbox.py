@@ -56,7 +56,7 @@ def deliver(
 
 
 def row_of(message_id: UUID) -> dict[str, Any]:
-    (row,) = rows_of("tenants_outboxmessage", id=message_id)
+    (row,) = rows_of("tenants_outboxmessage", role="dataplane", id=message_id)
     return row
 
 
@@ -103,7 +103,7 @@ def test_a_mail_commits_with_what_it_is_about() -> None:
     with role_scope("auth"), transaction.atomic(using=scope_alias()):
         enqueue()
         transaction.set_rollback(True, using=scope_alias())
-    assert rows_of("tenants_outboxmessage") == []
+    assert rows_of("tenants_outboxmessage", role="dataplane") == []
 
 
 def test_a_tenant_writes_mail_and_reads_none() -> None:
@@ -127,6 +127,33 @@ def test_a_tenant_writes_mail_and_reads_none() -> None:
             tenant_scope(tenant.id),
         ):
             operations.enqueue_mail(mail=mail, now=utc_now(), tenant_id=tenant_id)
+
+
+def test_an_organization_sends_so_many_mails_a_day_and_no_more() -> None:
+    tenant, other = make_tenant(granted=None), make_tenant(granted=None)
+    many = (
+        "INSERT INTO tenants_outboxmessage (id, tenant_id, to_email, subject, text_body, html_body, "
+        "created_at, attempts, next_attempt_at, last_error) SELECT gen_random_uuid(), %s, 'a@b.example', "
+        "'Hello', 'text', '', {}, 0, now(), '' FROM generate_series(1, %s)"
+    )
+    with connected("tenant") as connection:
+
+        def send(tenant_id: UUID, count: int, created_at: str = "now()") -> None:
+            with connection.transaction():
+                connection.execute("SELECT set_config('app.tenant_id', %s, true)", (str(tenant_id),))
+                connection.execute(many.format(created_at), (tenant_id, count))
+
+        send(tenant.id, 299, "now() - interval '2 days'")
+        for count, created_at in ((2, "now()"), (1, "now() - interval '21 days'")):
+            with pytest.raises(psycopg.errors.CheckViolation):
+                send(tenant.id, count, created_at)
+        send(tenant.id, 1)
+        send(other.id, 1)
+    with pytest.raises(operations.TooManyMails), tenant_scope(tenant.id):
+        operations.enqueue_mail(
+            mail=OutgoingMail("a@b.example", "Hello", "text"), now=utc_now(), tenant_id=tenant.id
+        )
+    enqueue()
 
 
 @pytest.mark.parametrize("role", ["auth", "operator", "ingest"])

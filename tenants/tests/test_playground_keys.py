@@ -13,7 +13,7 @@ from django.db import IntegrityError, transaction
 from portal.kit.clock import utc_now
 from portal.kit.ids import uuid7
 from tenants import operations, queries
-from tenants.models import ApiKey, KeyPurpose, Membership
+from tenants.models import ApiKey, KeyPurpose, Membership, Role
 from tenants.operations import PlaygroundKey
 from tenants.queries import KeyState
 from tenants.scope import tenant_scope
@@ -209,3 +209,10 @@ def test_a_purpose_is_one_of_two() -> None:
         transaction.atomic(using="tenant"),
     ):
         ApiKey.objects.create(tenant_id=tenant.id, purpose="OTHER", name="x", pepper_number=1, digest=b"x")
+
+
+@pytest.mark.parametrize("role", [Role.BILLING, Role.VIEWER])
+def test_who_may_not_chat_has_none(role: Role) -> None:
+    tenant, _ = make_organization()
+    with pytest.raises(operations.NotAMember):
+        playground_key(add_member(tenant.id, role))

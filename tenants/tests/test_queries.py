@@ -12,7 +12,7 @@ from tests.factories import make_tenant
 def test_an_organization_is_found_by_id_name_and_member(database: None) -> None:
     tenant = make_tenant(granted=None)
     address = f"{uuid7().hex}@customer.example"
-    with role_scope("operator"):
+    with role_scope("auth"):
         user = User.objects.create_user(address)
         Membership.objects.create(tenant_id=tenant.id, user=user, role=Role.OWNER)
         (by_id,) = find_tenants(text=tenant.public_id)

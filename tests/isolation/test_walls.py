@@ -42,6 +42,8 @@ DEFINER_FUNCTIONS = {
     "quotas_apply_new_holds()",
     "quotas_apply_resolved_holds()",
     "quotas_make_partitions(integer)",
+    "tenants_cap_invitations()",
+    "tenants_cap_mail()",
 }
 
 # Tables of which no organization sees anything, its own rows neither: mails let people in, and what
@@ -67,8 +69,9 @@ def two(database: None) -> Populated:
     for tenant in (made.mine, made.theirs):
         enable(tenant, model)
         make_price(model.id, tenant_id=tenant.id)
-        with role_scope("operator"):
+        with role_scope("auth"):
             user = User.objects.create_user(email=f"{uuid7()}@example.com", full_name="Somebody")
+        with role_scope("operator"):
             Membership.objects.create(tenant_id=tenant.id, user=user, role=Role.OWNER)
             WelcomeGrant.objects.create(
                 tenant_id=tenant.id, user=user, currency=tenant.currency, amount_nanos=1

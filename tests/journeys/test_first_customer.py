@@ -135,6 +135,7 @@ def _create_key(
     hook(page, "key-new").click()
     dialog = hook(page, "key-dialog")
     expect(dialog).to_be_visible()
+    expect(field(dialog, "name")).to_be_focused()
     field(dialog, "name").fill("first program")
     hook(dialog, "key-create").click()
     shown = hook(page, "key-secret-dialog")

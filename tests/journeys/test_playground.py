@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,9 @@ HOSTILE = (
     "safe \u202eevil\u202c \u2066hidden\u2069 end\n\n",
     "```html\n<b onclick='window.wasRun = 6'>code</b>\n```\n\n",
     "| a | b |\n|--:|:-:|\n| 1 | 2 |\n\n",
+    "pay &#x202e;moc.live&#8236; now <https://evil.example/%E2%80%AEmoc.knab>\n\n",
+    "[https://bank.example@evil.example/](https://bank.example@evil.example/)\n\n",
+    "no\u200bth\u2060ing\ufeff to \U000e0041see\n\n",
 )
 
 
@@ -99,6 +103,13 @@ def test_whatever_a_model_writes_is_text(
     assert "onerror='window.wasRun = 2'" in text
     # Characters that turn the direction of text are shown as what they are, or not at all.
     assert not set("\u202a\u202b\u202d\u202e\u2066\u2067\u2068") & set(text)
+    assert not set("\u200b\u2060\ufeff\U000e0041") & set(text)
+    assert "no⟦U+200B⟧th⟦U+2060⟧ing⟦U+FEFF⟧ to ⟦U+E0041⟧see" in text
+    # Where a link leads stands behind it, unless it says so itself.
+    assert "(evil.example)" in text
+    expect(
+        answer.get_by_role("link", name="https://bank.example@evil.example/ (evil.example)")
+    ).to_be_visible()
     expect(answer.locator("table")).to_have_count(1)
     expect(answer.locator("pre code")).to_contain_text("onclick='window.wasRun = 6'")
     page.screenshot(path=artifacts / "playground-hostile.png", full_page=True)
@@ -170,11 +181,30 @@ def test_too_little_balance_offers_the_cap_that_fits(
     expect(hook(page, "receipt").last.locator("a")).to_be_visible()
 
 
+def test_whoever_signs_out_leaves_no_prompt_behind(
+    visits: Visits, backstage: Backstage, model: ModelFixture
+) -> None:
+    page, _ = open_playground(visits, backstage, model)
+    page.evaluate(
+        "() => { for (const store of [sessionStorage, localStorage]) {"
+        " store.setItem('sluice.playground.settings.x', 'the secret prompt');"
+        " store.setItem('other', '1'); } }"
+    )
+    go(page, "account_logout")
+    page.locator("main form[data-signs-out] button").click()
+    expect(page).not_to_have_url(re.compile("logout"))
+    kept = page.evaluate("() => JSON.stringify([{...sessionStorage}, {...localStorage}])")
+    assert "secret prompt" not in kept
+    assert kept.count('"other"') == 2
+
+
 def test_by_keyboard_alone(visits: Visits, backstage: Backstage, model: ModelFixture) -> None:
     page, _ = open_playground(visits, backstage, model)
     hook(page, "input").focus()
-    page.keyboard.type(f"Hello {sim(tokens=400)}")
-    page.keyboard.press("Control+Enter")
+    page.keyboard.type("Hello")
+    page.keyboard.press("Shift+Enter")
+    page.keyboard.type(f"there {sim(tokens=400)}")
+    page.keyboard.press("Enter")
     wait_for_words(page, 5)
     page.keyboard.press("Escape")
     expect(hook(page, "receipt").last.locator("a")).to_be_visible()

@@ -3,7 +3,18 @@
 data-dialog-deliberate: neither Escape nor the backdrop closes it, such as one that shows a secret once. */
 
 function open(dialog) {
-  if (dialog instanceof HTMLDialogElement && !dialog.open) dialog.showModal();
+  if (!(dialog instanceof HTMLDialogElement) || dialog.open) return;
+  dialog.showModal();
+  focusFirstField(dialog);
+}
+
+// Browsers begin with the Close button, where words go nowhere and Enter throws them away. What is fetched after
+// the dialog opened comes here, too; who writes already keeps the place.
+function focusFirstField(root) {
+  const dialog = root.closest?.("dialog:modal");
+  const active = document.activeElement;
+  if (!dialog || (active !== document.body && active !== dialog && !active?.matches("[data-dialog-close]"))) return;
+  root.querySelector("input:not([type='hidden'], [disabled]), select, textarea")?.focus();
 }
 
 function openWaiting(root) {
@@ -51,6 +62,7 @@ document.addEventListener("cancel", (event) => {
 
 document.addEventListener("htmx:load", (event) => {
   const root = event.detail.elt;
+  focusFirstField(root);
   if (root.matches?.("dialog[data-dialog-open]")) open(root);
   openWaiting(root);
 });

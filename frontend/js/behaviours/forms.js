@@ -1,5 +1,6 @@
 /* data-autosubmit: a form, or one field of it, is sent when it changes.
    data-confirm-name="exact name": on an input; the form's [data-confirmed] buttons wait for it.
+   A plain form is sent once: a second click while the answer is on its way does nothing.
    A form that came back with errors puts the focus on the first of them. */
 
 document.addEventListener("change", (event) => {
@@ -22,6 +23,18 @@ function judgeAll(root) {
 
 document.addEventListener("input", (event) => {
   if (event.target.matches?.("[data-confirm-name]")) judge(event.target);
+});
+
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (event.defaultPrevented || form.method !== "post") return;
+  if (form.dataset.sent) event.preventDefault();
+  form.dataset.sent = "true";
+});
+
+// A page that comes back from the browser's memory can be sent again.
+window.addEventListener("pageshow", () => {
+  for (const form of document.querySelectorAll("form[data-sent]")) delete form.dataset.sent;
 });
 
 document.addEventListener("htmx:load", (event) => judgeAll(event.detail.elt));

@@ -9,6 +9,11 @@ document.addEventListener("htmx:configRequest", (event) => {
   if (token && event.detail.verb !== "get") event.detail.headers["X-CSRFToken"] = token;
 });
 
+// What is asked for again and again (without an event of a person) waits while nobody looks.
+document.addEventListener("htmx:beforeRequest", (event) => {
+  if (document.hidden && !event.detail.requestConfig.triggeringEvent) event.preventDefault();
+});
+
 function explain(status) {
   if (status === 404 || status === 410) return text("missing");
   if (status === 429) return text("busy");

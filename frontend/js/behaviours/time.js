@@ -1,9 +1,10 @@
 /* Times are served in UTC; here they get the reader's zone, which the title names beside UTC.
 
-data-local="full|date|time" on <time datetime="…Z">. A date is a day in UTC, as the statement counts days; it stays. */
+data-local="full|date|time" on <time datetime="…Z">. A date is a day in UTC, as the statement counts days; it only gets the form of the other times. */
 
 const locale = document.documentElement.lang || undefined;
 const shown = {
+  date: new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeZone: "UTC" }),
   full: new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "short", hourCycle: "h23" }),
   time: new Intl.DateTimeFormat(locale, { timeStyle: "medium", hourCycle: "h23" }),
 };

@@ -8,5 +8,6 @@ import "../behaviours/forms.js";
 import "../behaviours/menu.js";
 import "../behaviours/odometer.js";
 import "../behaviours/rail.js";
+import "../behaviours/signing_out.js";
 import "../behaviours/tabs.js";
 import "../behaviours/time.js";

@@ -34,6 +34,8 @@ class Playground {
       message: (message) => this.#heard(message),
       lost: (code, isFinal) => this.#lost(code, isFinal),
     });
+    // The conversation does not outlive a reload; what is told about it stands at the top.
+    history.scrollRestoration = "manual";
     this.#state(this.texts.connecting);
     this.#listen();
     this.#showCode();
@@ -46,7 +48,9 @@ class Playground {
       this.#send();
     });
     input.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !event.isComposing) {
+      // Enter that picks a word of an input method is not meant for us, and phones have no Shift+Enter.
+      const sends = event.ctrlKey || event.metaKey || (!event.shiftKey && !matchMedia("(hover: none)").matches);
+      if (event.key === "Enter" && sends && !event.isComposing) {
         event.preventDefault();
         this.#send();
       }
@@ -320,12 +324,14 @@ class Playground {
 
   #showButtons() {
     const isRunning = this.run !== null;
-    const hadFocus = document.activeElement === byId("pg-stop");
+    // A button that goes away or is switched off would take the focus with it.
+    const hadFocus = [byId("pg-stop"), byId("pg-send")].includes(document.activeElement);
     byId("pg-stop").hidden = !isRunning;
     byId("pg-stop").disabled = false;
     byId("pg-send").disabled = isRunning || !this.socket.isOpen;
     byId("pg-clear").disabled = !this.turns.length && !isRunning;
-    if (!isRunning && hadFocus) byId("pg-input").focus();
+    // On a touch screen the focus would bring up the keyboard, over the answer.
+    if (hadFocus && !matchMedia("(hover: none)").matches) byId("pg-input").focus();
   }
 
   #state(text) {

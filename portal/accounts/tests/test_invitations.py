@@ -78,6 +78,7 @@ def test_a_newcomer_joins_with_the_invited_address_and_opens_no_organization() -
     assert answer["location"] == "/o/", "the link was sent to the address, so it is verified"
     user = user_of(email)
     assert client.session["_auth_user_id"] == str(user.id)
+    assert "You are now a member of" in told(client.get(reverse("accounts:settings")))
     assert EmailAddress.objects.get(user=user, email=email).verified
     (organization,) = organizations_of(user.id)
     assert (organization.tenant_id, organization.role) == (tenant_id, Role.DEVELOPER)

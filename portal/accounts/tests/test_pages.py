@@ -101,6 +101,10 @@ def test_every_address_as_a_stranger_and_as_a_person_with_everything() -> None:
 
     user, client = verified_user(), new_client()
     sign_in(client, user.email)
+    # Whoever has a second factor is asked for that instead.
+    by_password = client.get(reverse("account_reauthenticate"))
+    assert by_password.status_code == 200
+    _check("account_reauthenticate", by_password)
     secret = _enrol_app(client)
     _enrol_passkey(client)
     pk = Authenticator.objects.get(user=user, type="webauthn").pk
@@ -114,10 +118,21 @@ def test_every_address_as_a_stranger_and_as_a_person_with_everything() -> None:
     for name in ("mfa_authenticate", "account_login"):
         _check(name, half_way.get(reverse(name)))
     half_way.post(reverse("mfa_authenticate"), {"code": totp_code(secret, steps_ahead=1)})
-    for name in ("account_reauthenticate", "mfa_reauthenticate", "mfa_reauthenticate_webauthn"):
+    for name in ("mfa_reauthenticate", "mfa_reauthenticate_webauthn"):
         answer = half_way.get(reverse(name))
         assert answer.status_code == 200, name
         _check(name, answer)
+
+
+def test_what_somebody_sees_signed_in_is_kept_nowhere() -> None:
+    user, client = verified_user(), new_client()
+    sign_in(client, user.email)
+    pages = ("accounts:settings", "account_email", "usersessions_list", "mfa_index", "storefront:landing")
+    for name in pages:
+        answer = client.get(reverse(name))
+        assert answer.status_code == 200, name
+        assert {"no-store", "private"} <= set(answer["Cache-Control"].split(", ")), name
+    assert "Cache-Control" not in new_client().get(reverse("accounts:terms")).headers
 
 
 def test_a_link_that_can_be_confirmed_and_one_that_cannot() -> None:

@@ -12,10 +12,12 @@ from django.urls import reverse
 
 from portal.accounts.tests.authenticators import SoftwareKey, totp_code
 from portal.accounts.tests.visitor import (
+    PASSWORD,
     mails_to,
     new_client,
     reauthenticate,
     sign_in,
+    told,
     verified_user,
 )
 from tenants.models import User
@@ -46,6 +48,21 @@ def test_what_changes_the_protection_asks_who_it_is_first() -> None:
     _, client = _signed_in()
     for name in ("mfa_activate_totp", "mfa_add_webauthn"):
         assert client.get(reverse(name))["location"].startswith(reverse("account_reauthenticate"))
+
+
+def test_where_there_is_a_factor_the_password_alone_changes_none() -> None:
+    user, client = _signed_in()
+    secret = _enrol_app(client)
+    other = new_client()
+    sign_in(other, user.email)
+    other.post(reverse("mfa_authenticate"), {"code": totp_code(secret, steps_ahead=1)})
+    step = reverse("mfa_reauthenticate")
+    proof = other.post(f"{reverse('account_reauthenticate')}?next=/accounts/2fa/", {"password": PASSWORD})
+    assert (proof.status_code, proof["location"].partition("?")[0]) == (302, step)
+    assert "Use your password" not in told(other.get(proof["location"]))
+    for name in ("mfa_deactivate_totp", "mfa_add_webauthn", "mfa_generate_recovery_codes"):
+        assert other.post(reverse(name))["location"].startswith(step), name
+    assert Authenticator.objects.filter(user=user, type="totp").exists()
 
 
 def test_an_app_is_enrolled_and_asked_for_at_sign_in() -> None:

@@ -23,6 +23,7 @@ from portal.accounts.tests.visitor import (
     sign_up,
     told,
     user_of,
+    verified_user,
 )
 from portal.pages.access import organizations_of
 from tenants.models import Role, TermsAcceptance, User
@@ -60,6 +61,18 @@ def test_from_the_form_to_the_console() -> None:
     assert money_of(organization.tenant_id).granted == 10**9
     page = client.get(reverse("accounts:settings"))
     assert "$1.00 of welcome credit is in your balance" in told(page)
+
+
+def test_the_page_about_the_mail_names_its_address_whether_there_is_an_account_or_not() -> None:
+    taken = verified_user().email
+    for email in (new_address(), taken):
+        client = new_client()
+        page = client.get(sign_up(client, email)["location"])
+        assert f"We sent a link to <strong>{email}</strong>" in page.content.decode()
+    assert (
+        "the address you gave"
+        in new_client().get(reverse("account_email_verification_sent")).content.decode()
+    )
 
 
 def test_the_link_works_in_another_browser_which_then_asks_to_sign_in() -> None:
@@ -119,6 +132,8 @@ def test_two_sign_ups_at_once_make_one_account() -> None:
         ({"terms": None}, "terms"),
         ({"organization": " "}, "organization"),
         ({"organization": "evil\u202egro"}, "organization"),
+        ({"organization": "Win at www.evil.example"}, "organization"),
+        ({"full_name": "https://evil.example"}, "full_name"),
         ({"currency": "XXX"}, "currency"),
         ({"password1": "short"}, "password1"),
         ({"password1": "password123"}, "password1"),

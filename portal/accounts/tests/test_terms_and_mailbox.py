@@ -112,6 +112,7 @@ PRODUCTION = {
     "API_BASE": "https://api.example/v1",
     "ALLOWED_HOSTS": "portal.example",
     "EMAIL_HOST": "mail.example",
+    "METRICS_TOKEN": "long-and-random",
 }
 
 
@@ -119,6 +120,14 @@ def test_production_has_no_mailbox_and_gives_nothing_unasked() -> None:
     done = _settings_in_a_process(**PRODUCTION)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [False, {}, [], ["'self'"]]
+
+
+@pytest.mark.parametrize("name", ["METRICS_TOKEN", "EMAIL_HOST", "ALLOWED_HOSTS"])
+def test_production_names_everything(name: str) -> None:
+    """Behind a proxy every visitor comes from its address: metrics need a token there."""
+    done = _settings_in_a_process(**{**PRODUCTION, name: ""})
+    assert done.returncode != 0
+    assert name in done.stderr
 
 
 def test_providers_come_from_a_file_and_may_be_gone_to(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def sign_up(client: Client, email: str, **fields: Any) -> Any:
 
 def mails_to(email: str) -> list[OutboxMessage]:
     """What the outbox holds for an address, newest first."""
-    with role_scope("operator"):
+    with role_scope("dataplane"):
         return list(OutboxMessage.objects.filter(to_email=email).order_by("-created_at", "-id"))
 
 

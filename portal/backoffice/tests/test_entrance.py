@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 from allauth.mfa.recovery_codes.internal.auth import RecoveryCodes
 from django.test import Client
@@ -116,13 +114,11 @@ def test_a_factor_that_was_taken_away_opens_nothing_any_more() -> None:
 def test_whoever_is_staff_no_more_is_out_at_once() -> None:
     operator = make_operator()
     client = sign_in(operator)
-    with role_scope("operator"):
+    with role_scope("auth"):
         User.objects.filter(id=operator.person.id).update(is_staff=False)
     assert client.get("/admin/").status_code == 404
 
 
 def test_only_the_operators_area_opens_the_operator_scope() -> None:
     client = sign_in(make_operator())
-    answer = client.get("/operators/witness")
-    assert answer.status_code == 404
-    assert not re.search("no-store", answer.get("Cache-Control", ""))
+    assert client.get("/operators/witness").status_code == 404

@@ -35,7 +35,9 @@ def sampled() -> Iterator[str]:
             sample_counters(secrets=settings.SECRET_STORE)
     sample_counters(secrets=settings.SECRET_STORE)
     with role_scope("operator"):
-        yield ServingBackend.objects.get(id=backend_id).code
+        code = ServingBackend.objects.get(id=backend_id).code
+    yield code
+    with role_scope("operator"):
         ServingBackend.objects.filter(id=backend_id).update(state=FleetState.DISABLED)
 
 

@@ -18,7 +18,7 @@ HTMX = {"HX-Request": "true"}
 
 
 def make_person(stem: str = "person") -> User:
-    with role_scope("operator"):
+    with role_scope("auth"):
         return User.objects.create_user(f"{stem}-{uuid7().hex[-12:]}@example.com", None, full_name="")
 
 

@@ -50,6 +50,13 @@ def test_of_several_the_last_one_as_long_as_one_is_a_member(database: None) -> N
     assert theirs.browser.get("/o/")["Location"] == overview(second)
 
 
+def test_an_operator_without_one_goes_to_the_operators_pages(database: None) -> None:
+    operator = make_person()
+    with role_scope("auth"):
+        User.objects.filter(id=operator.id).update(is_staff=True)
+    assert browser_of(operator).get("/o/")["Location"] == reverse("backoffice:witness")
+
+
 def test_whoever_has_none_opens_one_and_owns_it(database: None) -> None:
     person = make_person()
     browser = browser_of(person)

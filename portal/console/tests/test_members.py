@@ -36,7 +36,7 @@ def role_of(stage: Stage, person: User) -> str | None:
 
 
 def mails_to(address: str) -> list[MailRow]:
-    with role_scope("operator"):
+    with role_scope("dataplane"):
         return queries.list_mail(to_email=address)
 
 

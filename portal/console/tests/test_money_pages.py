@@ -207,10 +207,27 @@ def test_the_overview_counts_and_the_checklist_turns_green(customer: Customer) -
     assert "Money per hour" in after
 
 
+def test_an_empty_balance_says_who_adds_credit(database: None, customer: Customer) -> None:
+    stage = open_stage()
+    for page in ("overview", "statement"):
+        html = text_of(stage.get(page))
+        assert 'data-testid="no-credit"' in html
+        assert f'<code id="no-credit-id">{stage.public_id}</code>' in html
+        assert 'data-testid="no-credit"' not in text_of(customer.stage.get(page))
+
+
+def test_a_balance_that_lasts_for_ages_is_not_counted_in_days(customer: Customer) -> None:
+    customer.call(37, 13)
+    assert "lasts more than a year at this pace" in text_of(customer.stage.get("overview-live"))
+
+
 def test_a_new_organization_is_told_what_comes_next(database: None) -> None:
     stage = open_stage()
     html = text_of(stage.get("overview"))
     assert 'data-testid="checklist-model" data-done="false"' in html
+    # One step is next, and its link has an id: htmx gives the focus back to it when the list is replaced.
+    assert html.count('<li class="next"') == 1
+    assert '<a class="button button-small button-primary" id="checklist-model"' in html
     assert 'data-testid="overview-empty"' in html
     assert "No request in this period" in text_of(stage.get("usage"))
     assert "Nothing moved in this period" in text_of(stage.get("statement"))

@@ -66,3 +66,10 @@ def test_each_role_may_just_what_the_table_says(database: None, role: Role) -> N
                 assert answer.status_code < 500, (name, method)
                 if name == "leave" and method == "POST":
                     break
+
+
+@pytest.mark.parametrize(("role", "status"), [(Role.OWNER, 200), (Role.VIEWER, 403)])
+def test_what_members_see_is_kept_by_no_browser(role: Role, status: int, database: None) -> None:
+    """Else the button that goes back shows it to whoever comes after the one who has signed out."""
+    answer = open_stage().as_role(role).get("settings")
+    assert (answer.status_code, answer["Cache-Control"]) == (status, "no-store, private")

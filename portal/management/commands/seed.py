@@ -89,13 +89,15 @@ def _seed(known: dict[str, str], store: SecretStore) -> dict[str, str]:
 
 
 def _user(email: str, password: str, **flags: bool) -> User:
-    user = User.objects.filter(email=email).first()
-    if user is None:
-        return User.objects.create_user(email, password, **flags)
-    if not user.check_password(password):
-        user.set_password(password)
-        user.save(update_fields=["password"])
-    return user
+    # Operators read no passwords and change none; whoever signs people in does.
+    with role_scope("auth"):
+        user = User.objects.filter(email=email).first()
+        if user is None:
+            return User.objects.create_user(email, password, **flags)
+        if not user.check_password(password):
+            user.set_password(password)
+            user.save(update_fields=["password"])
+        return user
 
 
 def _verify(*emails: str) -> None:

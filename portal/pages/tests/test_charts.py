@@ -1,10 +1,12 @@
 """Geometry of charts: scales, stacks, the rest as one, the table twin, and what the template writes."""
 
 import re
+from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
 from django.template.loader import render_to_string
+from django.utils import translation
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +16,13 @@ from portal.pages.charts import MAX_SERIES, PLOT_HEIGHT_PX, Chart, Series, Slot
 
 def words(value: int) -> str:
     return f"{value:,}"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def in_english() -> Iterator[None]:
+    """Whatever language the last request of another test left behind."""
+    with translation.override("en"):
+        yield
 
 
 def draw(*series: Series, slots: int = 3, area: bool = False, url: str = "") -> Chart:
@@ -119,3 +128,14 @@ def test_slots_with_an_address_are_links() -> None:
     )
     assert html.count('<a href="?hour=1&amp;x=2"') == 3
     assert 'role="group"' in html
+
+
+def test_the_parts_of_a_flow_keep_their_order_whatever_their_size() -> None:
+    made = charts.filled_area(
+        chart_id="flow",
+        title="Tokens",
+        slots=[charts.Slot("00:00", "00:00 UTC")],
+        series=[charts.Series("Input", (1,)), charts.Series("Output", (9,))],
+        wording=str,
+    )
+    assert [one.label for one in made.legend] == ["Input", "Output"]

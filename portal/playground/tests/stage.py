@@ -74,7 +74,7 @@ class Person:
 
 def make_person() -> Person:
     """A person with a session and without an organization."""
-    with role_scope("operator"):
+    with role_scope("auth"):
         user = User.objects.create_user(f"{unique_name('person')}@customer.example", "a long password")
     client = Client()
     client.force_login(user)

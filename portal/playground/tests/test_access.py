@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import pytest
+from django.conf import settings
 from django.contrib.sessions.backends.db import SessionStore
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
@@ -13,7 +14,7 @@ from portal.kit.ids import PREFIXES, public_id, uuid7
 from portal.playground import limits
 from portal.playground.tests.stage import Person, Stage, database, leave, member_of
 from tenants.models import Role, TenantState
-from tenants.operations import set_tenant_state
+from tenants.operations import accept_terms, set_tenant_state
 from tenants.scope import role_scope
 from tests.database import rows_of
 from tests.factories import make_tenant
@@ -110,6 +111,38 @@ async def test_nobody_crowds_out_the_others(stage: Stage) -> None:
             await page.say({"type": "stop"})
         await page.say({"type": "stop"})
         assert (await page.hear())["code"] == "too_many_messages"
+
+
+async def test_nobody_knocks_without_end(stage: Stage) -> None:
+    """Each opening of a socket asks the database, also one that is refused."""
+    stranger = await database(lambda: member_of(make_tenant()))
+    codes = []
+    for _ in range(limits.MAX_CONNECTS_PER_MINUTE + 1):
+        async with stage.page(stranger) as page:
+            codes.append(await page.close_code())
+    assert codes == [4404] * limits.MAX_CONNECTS_PER_MINUTE + [4429]
+    async with stage.page() as page:
+        assert (await page.run(sim(tokens=2))).text == "w1 w2"
+
+
+def _accept(person: Person, version: str) -> None:
+    with role_scope("auth"):
+        accept_terms(user_id=person.user.id, version=version)
+
+
+async def test_terms_that_were_not_accepted_end_at_the_next_run(stage: Stage) -> None:
+    """Whoever accepted older ones is asked by pages; people of the installation have accepted none."""
+    async with stage.page() as page:
+        assert (await page.run(sim(tokens=2))).text == "w1 w2"
+        await database(_accept, stage.person, "2001-01")
+        ran = await page.run(sim(tokens=2))
+        assert ran.one("error")["code"] == "signed_out"
+        assert await page.close_code() == 4401
+    async with stage.page() as page:
+        assert await page.close_code() == 4401
+    await database(_accept, stage.person, settings.TERMS_VERSION)
+    async with stage.page() as page:
+        assert (await page.run(sim(tokens=2))).text == "w1 w2"
 
 
 async def test_errors_are_told_in_the_language_of_the_page(stage: Stage) -> None:

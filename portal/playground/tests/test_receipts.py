@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from uuid import UUID
 
@@ -36,6 +37,11 @@ def _credential(tenant: TenantFixture) -> Credential:
 
 
 @pytest.fixture
+def settled_elsewhere(database: None) -> TenantFixture:
+    return make_tenant()
+
+
+@pytest.fixture
 def called(database: None) -> tuple[TenantFixture, UUID]:
     """An organization with one settled call of 10 and 5 tokens at the default prices."""
     tenant, model = make_tenant(), make_model()
@@ -61,6 +67,30 @@ async def test_a_receipt_is_what_was_settled(called: tuple[TenantFixture, UUID])
             assert await found.settled(_credential(tenant), nobodys) is None
     finally:
         await database.close()
+
+
+async def test_one_member_takes_one_slot(
+    called: tuple[TenantFixture, UUID], settled_elsewhere: TenantFixture
+) -> None:
+    """Many sockets that wait for receipts leave others a way to the database."""
+    (tenant, _), other = called, settled_elsewhere
+    order: list[str] = []
+    database = _database(connection_info("dataplane"))
+    await database.open()
+
+    async def ask(whose: TenantFixture) -> None:
+        await found._ask(_credential(whose), "SELECT pg_sleep(0.1)", {})
+        order.append("mine" if whose is tenant else "other")
+
+    try:
+        found = Receipts(database)
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            for _ in range(6):
+                group.create_task(ask(tenant))
+            group.create_task(ask(other))
+    finally:
+        await database.close()
+    assert order.index("other") <= 2
 
 
 async def test_a_database_that_is_away_says_nothing_of_a_cost(

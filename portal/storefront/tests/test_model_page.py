@@ -197,7 +197,7 @@ def test_what_a_reader_may_do_depends_on_who_reads(vendor: str) -> None:
     assert browser.post(action.group(1)).status_code == 302
     page = page_of(browser, path)
     assert 'data-testid="model-enable"' not in page
-    assert f"/o/{tenant.public_id}/playground?model={vendor}%2Fm" in page
+    assert f"/o/{tenant.public_id}/playground/?model={vendor}%2Fm" in page
     assert "Enabled for" in page
 
     other = make_tenant()

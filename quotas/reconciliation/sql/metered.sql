@@ -2,7 +2,8 @@
 -- %(segments)s: [{key, backend_id, from_asked, from_read, is_busy_at_start, to_asked, to_read}]. The ids'
 -- bounds leave out the other days' partitions.
 -- Answers for each segment, kind of cause and whether the attempts were open at its start: how many they are,
--- their tokens as metered (prompt, completion), and how many more the backend may have counted.
+-- their tokens as metered (prompt, completion), how many more the backend may have counted, and which of the
+-- metered it may not have counted yet.
 WITH segments AS MATERIALIZED (
   SELECT * FROM jsonb_to_recordset(%(segments)s::jsonb) AS s(key int, backend_id uuid, from_asked timestamptz,
     from_read timestamptz, is_busy_at_start boolean, to_asked timestamptz, to_read timestamptz)
@@ -20,6 +21,8 @@ WITH segments AS MATERIALIZED (
     -- putting the last one down.
     coalesce(a.ended_at <= s.from_asked, false) AS is_before,
     a.started_at <= s.from_read AS is_across_start,
+    -- Engines at work bring their counters up to date a moment after the last word of a call.
+    a.ended_at > s.to_asked - interval '10 seconds' AS is_recent,
     q.prompt_bound_tokens AS prompt_bound, q.output_cap_tokens AS output_cap,
     a.prompt_tokens IS NOT NULL OR (a.outcome = 'LOST' AND q.choices = 1 AND x.request_id IS NOT NULL) AS has_counts,
     x.request_id IS NOT NULL AS is_unsure,
@@ -55,5 +58,7 @@ SELECT key, kind, is_across_start AND is_metered AS is_across_start, count(*) FI
   -- A prompt that the backend told us of has been counted as such.
   coalesce(sum(CASE WHEN kind = '' OR (is_metered AND has_counts) THEN 0 ELSE prompt_bound END), 0)::bigint,
   coalesce(sum(CASE WHEN kind = '' THEN 0 WHEN is_metered THEN greatest(output_cap - completion, 0)
-    ELSE output_cap END), 0)::bigint
+    ELSE output_cap END), 0)::bigint,
+  coalesce(sum(prompt) FILTER (WHERE is_metered AND is_recent), 0)::bigint,
+  coalesce(sum(completion) FILTER (WHERE is_metered AND is_recent), 0)::bigint
 FROM kinds GROUP BY 1, 2, 3

@@ -90,11 +90,9 @@ def test_calls_that_come_to_their_end_agree_to_the_token(flavour: Flavour, gatew
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
-def test_five_hundred_mixed_calls_are_explained_to_the_token(
-    flavour: Flavour, gateway: RunningGateway
-) -> None:
+def test_mixed_calls_are_explained_to_the_token(flavour: Flavour, gateway: RunningGateway) -> None:
     with stage(flavour) as (engine, tenant, model):
-        kinds = play(gateway, tenant, model, simulated_calls(500, seed=2))
+        kinds = play(gateway, tenant, model, simulated_calls(200, seed=2))
         settle_and_sample(engine, tenant)
         backend = witness_of(model.backend_id)
         print_table(f"{flavour}, mixed", backend, kinds)
