@@ -198,8 +198,8 @@ def test_a_credential_that_cannot_be_opened_is_replaced() -> None:
 def test_the_environment_fills_addresses() -> None:
     n = fresh_name()
     text = backend_file(n).replace("http://engine:8000", "http://${HOST}:${PORT}")
-    apply(text, environ={"HOST": "10.0.0.7", "PORT": "8001"})
-    assert stored_backend(n).base_url == "http://10.0.0.7:8001"
+    apply(text, environ={"HOST": "127.0.0.1", "PORT": "9"})
+    assert stored_backend(n).base_url == "http://127.0.0.1:9"
 
 
 def test_another_price_ends_the_one_in_force_at_that_moment() -> None:
