@@ -8,6 +8,7 @@ from datetime import datetime
 
 import pytest
 
+from quotas.models import Attempt, CounterSample
 from quotas.reconciliation.tests.traffic import (
     Script,
     attempts_of,
@@ -20,6 +21,7 @@ from quotas.reconciliation.tests.traffic import (
     witness_of,
 )
 from quotas.reconciliation.witness import BackendWitness, CauseKind, Witness, WitnessState
+from tenants.scope import role_scope
 from tests.clients.real_model import RealModel
 from tests.factories import ModelFixture, TenantFixture, enable, make_model, make_tenant
 from tests.gateway_process import RunningGateway
@@ -54,6 +56,20 @@ def at_rest(model: ModelFixture, tenant: TenantFixture, since: datetime) -> Back
     found = wait_for(rested, 60, "an engine at rest")
     assert found is not None
     return found
+
+
+def begin(model: ModelFixture) -> datetime:
+    """A first sample while nothing is under way, also nothing that earlier tests have left running."""
+
+    def rested() -> bool:
+        take_sample()
+        with role_scope("operator"):
+            sample = CounterSample.objects.filter(backend_id=model.backend_id).latest("sampled_at")
+            open_attempts = Attempt.objects.filter(deployment__backend_id=model.backend_id, ended_at=None)
+            return sample.running == 0 and not open_attempts.exists()
+
+    wait_for(rested, 60, "an engine at rest")
+    return last_sample_at(model.backend_id)
 
 
 def newest(backend: BackendWitness) -> Witness:
@@ -93,8 +109,7 @@ def test_mixed_calls_are_explained_by_the_real_engines_counters(
             case _:
                 return Script(kind, directed(question, max_tokens=cap))
 
-    take_sample()
-    since = last_sample_at(model.backend_id)
+    since = begin(model)
     kinds = play(gateway, tenant, model, [script() for _ in range(CALLS)])
     backend = at_rest(model, tenant, since)
     print_table("real llama.cpp, mixed", backend, kinds)
@@ -113,8 +128,7 @@ def test_calls_that_come_to_their_end_differ_by_nothing(
     gateway: RunningGateway, real_model: RealModel, caller: tuple[TenantFixture, ModelFixture]
 ) -> None:
     tenant, model = caller
-    take_sample()
-    since = last_sample_at(model.backend_id)
+    since = begin(model)
     scripts = [
         Script("plain", directed("Name a colour.", max_tokens=8)),
         Script("repeated, so cached", directed("Name a colour.", max_tokens=8)),
@@ -136,8 +150,7 @@ def test_a_cancelled_stream_counts_what_was_generated_until_the_engine_noticed(
     gateway: RunningGateway, real_model: RealModel, caller: tuple[TenantFixture, ModelFixture]
 ) -> None:
     tenant, model = caller
-    take_sample()
-    since = last_sample_at(model.backend_id)
+    since = begin(model)
     body = directed("Tell me a long story about the sea.", max_tokens=300, stream=True)
     kinds = play(gateway, tenant, model, [Script("leaves", body, leaves_after_events=6)])
     backend = at_rest(model, tenant, since)
@@ -156,8 +169,7 @@ def test_a_whole_answer_that_nobody_waits_for_is_generated_to_its_end(
     gateway: RunningGateway, real_model: RealModel, caller: tuple[TenantFixture, ModelFixture]
 ) -> None:
     tenant, model = caller
-    take_sample()
-    since = last_sample_at(model.backend_id)
+    since = begin(model)
     # The same answer twice: once awaited, once given up.
     body = directed("Tell me a long story about a mountain.", max_tokens=60, temperature=0)
     play(gateway, tenant, model, [Script("plain", body)])
