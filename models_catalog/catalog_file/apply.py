@@ -19,7 +19,7 @@ from models_catalog.catalog_file.state import read_state
 from models_catalog.catalog_file.validate import read_catalog
 from models_catalog.catalog_file.wanted import Reading, WantedCatalog
 from portal.kit.secrets import SecretStore
-from tenants.scope import ScopeMissing, current_scope
+from tenants.scope import scope_alias
 
 # Two applications of files wait for each other, but not for long.
 _LOCK_TIMEOUT_MS = 10_000
@@ -72,16 +72,14 @@ def apply_catalog(
     """
     if isinstance(document, str):
         document = CatalogDocument(document)
-    scope = current_scope()
-    if scope is None:
-        raise ScopeMissing("a catalog file is applied in the scope of a role")
+    alias = scope_alias()
     problems = Problems(document.name)
     wanted = _read(document, problems, currencies)
     try:
-        with transaction.atomic(using=scope.alias):
-            writes = _apply(wanted, secrets, now, problems, using=scope.alias)
+        with transaction.atomic(using=alias):
+            writes = _apply(wanted, secrets, now, problems, using=alias)
             if dry_run:
-                transaction.set_rollback(True, using=scope.alias)
+                transaction.set_rollback(True, using=alias)
     except OperationalError as error:
         if isinstance(error.__cause__, psycopg.errors.LockNotAvailable):
             raise CatalogBusy("somebody else is changing the catalog; try again") from error

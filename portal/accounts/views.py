@@ -12,7 +12,6 @@ from django.contrib.auth.decorators import login_required
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_safe
 
@@ -20,19 +19,13 @@ from portal.accounts import invitations
 from portal.accounts.forms import NameForm, TermsForm
 from portal.kit.clock import utc_now
 from portal.kit.ids import InvalidPublicId, parse_public_id, public_id
+from portal.pages.roles import ROLE_NAMES
 from tenants import operations, queries
-from tenants.models import Role, User
+from tenants.models import User
 from tenants.queries import InvitationOffer, MailRow
 from tenants.scope import role_scope
 
 MAILBOX_SHOWS: Final = 200
-ROLE_LABELS: Final = {
-    Role.OWNER: gettext_lazy("Owner"),
-    Role.ADMIN: gettext_lazy("Admin"),
-    Role.DEVELOPER: gettext_lazy("Developer"),
-    Role.BILLING: gettext_lazy("Billing"),
-    Role.VIEWER: gettext_lazy("Viewer"),
-}
 
 
 @login_required
@@ -88,7 +81,7 @@ def _invitation_context(request: HttpRequest, token: str, offer: InvitationOffer
     is_for_you = request.user.is_authenticated and offer.email in _verified_emails(request.user.id)
     return {
         "invitation": offer,
-        "role": ROLE_LABELS[offer.role],
+        "role": ROLE_NAMES[offer.role],
         "token": token,
         "is_for_you": is_for_you,
     }

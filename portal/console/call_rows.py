@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from django.utils.translation import gettext as _
 
 from portal.console import words
-from quotas.metering.queries import RequestRow
-from quotas.models import HoldState, Provenance
+from quotas.metering.queries import KeyLabel, RequestRow
+from quotas.models import AttemptOutcome, HoldState, Provenance
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +28,11 @@ class CallRow:
 
 
 def call_rows(calls: Sequence[RequestRow]) -> list[CallRow]:
-    return [CallRow(call, key_name(call), *_state(call), _provenance(call)) for call in calls]
+    return [CallRow(call, key_name(call.key), *_state(call), _provenance(call)) for call in calls]
 
 
-def key_name(call: RequestRow) -> str:
-    return _("Playground") if call.key.is_playground else call.key.name
+def key_name(key: KeyLabel) -> str:
+    return _("Playground") if key.is_playground else key.name
 
 
 def _state(call: RequestRow) -> tuple[str, str]:
@@ -40,7 +40,7 @@ def _state(call: RequestRow) -> tuple[str, str]:
         return str(words.HOLD_STATES[HoldState.PENDING]), "warn"
     if call.outcome is None:
         return str(words.HOLD_STATES[HoldState(call.hold_state)]), "quiet"
-    outcome = next(known for known in words.OUTCOMES if known == call.outcome)
+    outcome = AttemptOutcome(call.outcome)
     good, neutral = outcome in words.GOOD_OUTCOMES, outcome in words.NEUTRAL_OUTCOMES
     return str(words.OUTCOMES[outcome]), "ok" if good else "quiet" if neutral else "bad"
 

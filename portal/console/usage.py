@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -14,7 +14,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, pgettext_lazy
 
 from portal.console import words
-from portal.console.call_rows import call_rows
+from portal.console.call_rows import call_rows, key_name
 from portal.console.downloads import csv_download
 from portal.console.periods import PRESETS, Period, read_period
 from portal.kit.clock import utc_now
@@ -164,7 +164,8 @@ def _group_name(group: Group, group_by: str) -> str:
     if group.model:
         return group.model.slug
     if group.key:
-        return _("Playground") if group.key.is_playground else f"{group.key.name} …{group.key.hint}"
+        name = key_name(group.key)
+        return name if group.key.is_playground else f"{name} …{group.key.hint}"
     return _("Other")
 
 
@@ -224,7 +225,7 @@ def receipt(request: HttpRequest, organization: Organization, request_id: str) -
         "section": "usage",
         "receipt": found,
         "latest": latest,
-        "key_name": _("Playground") if found.key.is_playground else found.key.name,
+        "key_name": key_name(found.key),
         "lines": [(words.TOKEN_CLASSES[line.token_class], line) for line in latest.lines] if latest else [],
         "hold_state": _word(words.HOLD_STATES, found.hold.state),
         "provenance": _word(words.PROVENANCES, latest.provenance) if latest else "",
@@ -257,6 +258,6 @@ def _share(part: float, whole: int) -> str:
     return f"{100 * part / whole:.2f}"
 
 
-def _word(names: dict[Any, Any], value: str) -> str:
+def _word(names: Mapping[Any, Any], value: str) -> str:
     """The word for a stored value; the value itself when there is none yet."""
-    return next((str(name) for known, name in names.items() if known == value), value)
+    return str(names.get(value, value))
