@@ -101,6 +101,8 @@ def instance_environment(port: int, data_dir: DataDir, services: Mapping[str, st
     own = {
         "SLUICE_ENV": "development",
         "SECRETS_DIR": str(data_dir.secrets),
+        # A demonstration shows what a dearer price does at once.
+        "SLUICE_PRICE_NOTICE_DAYS": "0",
         **services,
     }
     chosen = {key: os.environ.get(key) or value for key, value in own.items()}

@@ -1,4 +1,4 @@
-"""The web process: pages, and the playground's sockets. The gateway is a process of its own, see
+"""The web process: pages and sockets. The gateway is a process of its own, see
 portal.gateway."""
 
 import os
@@ -27,7 +27,7 @@ pages: Any = get_asgi_application()
 
 # Django has to be set up before anything that has models is imported.
 from portal.playground.process import INFERENCE  # noqa: E402
-from portal.playground.sockets import application as sockets  # noqa: E402
+from portal.sockets import application as sockets  # noqa: E402
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

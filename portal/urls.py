@@ -11,6 +11,7 @@ urlpatterns = [
     path("", include("portal.console.urls")),
     path("", include("portal.playground.urls")),
     path("", include("portal.backoffice.urls")),
+    path("", include("portal.api.urls")),
     path("healthz", health.healthz, name="healthz"),
     path("readyz", health.readyz, name="readyz"),
     path("metrics", health.metrics_page, name="metrics"),

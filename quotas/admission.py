@@ -1,10 +1,11 @@
 """The first door of an inference call: a durable hold, or a refusal with its reason.
 
-The rules are in sql/admission.sql; this module carries batches to it and answers back.
+The rules are in sql/admission_within_limits.sql; this module carries batches to it and answers back.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -13,6 +14,7 @@ import msgspec
 from psycopg import AsyncConnection
 
 from portal.kit.batching import BUSY, Busy
+from quotas.models import ANY, LimitKind
 
 
 class Verdict(StrEnum):
@@ -32,6 +34,8 @@ class Refusal(StrEnum):
     MODEL_NOT_ON_KEY = "MODEL_NOT_ON_KEY"
     NOT_DEPLOYED = "NOT_DEPLOYED"
     NO_PRICE = "NO_PRICE"
+    QUOTA_EXCEEDED = "QUOTA_EXCEEDED"
+    BUDGET_EXCEEDED = "BUDGET_EXCEEDED"
     INSUFFICIENT_FUNDS = "INSUFFICIENT_FUNDS"
 
 
@@ -55,11 +59,30 @@ class AdmissionRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True)
+class LimitHit:
+    """The quota or budget that refused a call, as it stood then: in tokens, or in nano-units.
+
+    model_id, api_key_id: None where it is for all models or all keys. pending: reserved by calls in
+    progress. needed: what the call would have reserved. resets_at: the beginning of its next period (UTC).
+    """
+
+    kind: LimitKind
+    model_id: UUID | None
+    api_key_id: UUID | None
+    value: int
+    used: int
+    pending: int
+    needed: int
+    resets_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class AdmissionAnswer:
     """What became of one row. Amounts in nano-units; money fields are set where money was looked at.
 
     reason: a Refusal of a refused row; the hold's state of one that was admitted before.
-    fit_output_tokens: the largest output cap that the available money would cover.
+    fit_output_tokens: the largest output cap per choice that the available money and all limits would cover.
+    limit: of QUOTA_EXCEEDED and BUDGET_EXCEEDED; of several the one that resets last.
     """
 
     request_id: UUID
@@ -70,6 +93,7 @@ class AdmissionAnswer:
     available_nanos: int | None
     pending_nanos: int | None
     fit_output_tokens: int | None
+    limit: LimitHit | None = None
 
 
 async def admit_batch(
@@ -83,16 +107,44 @@ async def admit_batch(
     """
     cursor = await connection.execute(
         "SELECT request_id, verdict, reason, currency, hold_nanos, available_nanos, pending_nanos, "
-        "fit_output_tokens FROM quotas_admit(%s::text::jsonb, %s, %s)",
+        "fit_output_tokens, limit_kind, limit_model_id, limit_api_key_id, limit_value, limit_used, "
+        "limit_pending, limit_needed, limit_resets_at FROM quotas_admit(%s::text::jsonb, %s, %s)",
         (msgspec.json.encode(rows).decode(), lease_s, block_ms),
         prepare=True,
     )
     answers: dict[UUID, AdmissionAnswer | Busy] = {}
-    for request_id, verdict, *rest in await cursor.fetchall():
-        answers[request_id] = (
-            BUSY if verdict == "BUSY" else AdmissionAnswer(request_id, Verdict(verdict), *rest)
-        )
+    for row in await cursor.fetchall():
+        answers[row[0]] = BUSY if row[1] == "BUSY" else _answer(*row)
     return [answers[row.request_id] for row in rows]
+
+
+def _answer(request_id: UUID, verdict: str, *rest: Any) -> AdmissionAnswer:
+    reason, currency, hold_nanos, available_nanos, pending_nanos, fit_output_tokens, *limit = rest
+    return AdmissionAnswer(
+        request_id,
+        Verdict(verdict),
+        reason,
+        currency,
+        hold_nanos,
+        available_nanos,
+        pending_nanos,
+        fit_output_tokens,
+        None if limit[0] is None else _limit_hit(*limit),
+    )
+
+
+def _limit_hit(kind: str, model_id: UUID, api_key_id: UUID, *rest: Any) -> LimitHit:
+    value, used, pending, needed, resets_at = rest
+    return LimitHit(
+        kind=LimitKind(kind),
+        model_id=None if model_id == ANY else model_id,
+        api_key_id=None if api_key_id == ANY else api_key_id,
+        value=value,
+        used=used,
+        pending=pending,
+        needed=needed,
+        resets_at=resets_at.astimezone(UTC),
+    )
 
 
 async def open_attempt(

@@ -7,17 +7,20 @@ from uuid import UUID
 from django.db import connections, transaction
 from django.db.models import Q
 
+from portal.kit.ids import PREFIXES, public_id
 from quotas import settlement
 from quotas.ledger import operations as ledger
 from quotas.models import WelcomeGrant, WelcomeState
 from quotas.welcome import policy as welcome_policy
 from quotas.welcome.policy import WelcomePolicy
 from tenants import operations as tenant_operations
+from tenants.operations.audit import Actor, checked_reason, record
 from tenants.scope import role_scope, scope_alias
 
 # Decisions about welcome credit are made one by one: each counts what the others gave.
 WELCOME_LOCK = 0x51C0_0001
 WELCOME_LOCK_TIMEOUT_MS = 5_000
+MAX_WELCOME_REASON_LENGTH = 200
 
 
 class UnknownCurrency(ValueError):
@@ -130,22 +133,26 @@ def give_welcome_credit(
     return _outcome(grant)
 
 
-def approve_welcome(*, tenant_id: UUID, operator_id: UUID, now: datetime) -> WelcomeOutcome:
+def approve_welcome(*, tenant_id: UUID, actor: Actor, now: datetime, reason: str = "") -> WelcomeOutcome:
     """An operator gives a credit that was held. As operator. Errors: WelcomeNotHeld."""
     with transaction.atomic(using=scope_alias()):
         grant = _held(tenant_id)
-        _note(grant, WelcomeState.GIVEN, "", now, operator_id=operator_id)
+        _note(grant, WelcomeState.GIVEN, "", now, operator_id=actor.user_id)
+        _record_welcome(actor, "welcome.approve", grant, reason)
     return _outcome(grant)
 
 
-def refuse_welcome(*, tenant_id: UUID, operator_id: UUID, reason: str, now: datetime) -> WelcomeOutcome:
+def refuse_welcome(*, tenant_id: UUID, actor: Actor, reason: str, now: datetime) -> WelcomeOutcome:
     """An operator refuses a credit that was held; the person gets no other. As operator.
 
-    reason: at most 200 characters; the organization sees it. Errors: WelcomeNotHeld.
+    reason: at most 200 characters; the organization sees it. Errors: WelcomeNotHeld, ReasonMissing (of
+    tenants.operations.audit).
     """
+    reason = checked_reason(reason)[:MAX_WELCOME_REASON_LENGTH]
     with transaction.atomic(using=scope_alias()):
         grant = _held(tenant_id)
-        _note(grant, WelcomeState.REFUSED, reason, now, operator_id=operator_id)
+        _note(grant, WelcomeState.REFUSED, reason, now, operator_id=actor.user_id)
+        _record_welcome(actor, "welcome.refuse", grant, reason)
     return _outcome(grant)
 
 
@@ -193,6 +200,18 @@ def _held(tenant_id: UUID) -> WelcomeGrant:
     if grant is None:
         raise WelcomeNotHeld("no welcome credit of this organization waits for an operator")
     return grant
+
+
+def _record_welcome(actor: Actor, action: str, grant: WelcomeGrant, reason: str) -> None:
+    record(
+        actor=actor,
+        action=action,
+        tenant_id=grant.tenant_id,
+        target=public_id(PREFIXES["organization"], grant.tenant_id),
+        before={"state": WelcomeState.HELD.value},
+        after={"state": str(grant.state), "amount_nanos": grant.amount_nanos, "currency": grant.currency},
+        reason=reason,
+    )
 
 
 def _note(

@@ -1,6 +1,6 @@
 """The second door of an inference call: what it used, posted exactly once.
 
-The rules are in sql/settlement.sql; this module carries batches to it and answers back.
+The rules are in sql/settlement_within_limits.sql; this module carries batches to it and answers back.
 """
 
 import hashlib

@@ -17,8 +17,11 @@ class Permission(StrEnum):
     ENABLE_MODELS = "enable_models"
     SEE_KEYS = "see_keys"
     MANAGE_KEYS = "manage_keys"
+    MANAGE_MANAGEMENT_KEYS = "manage_management_keys"
     USE_PLAYGROUND = "use_playground"
     SEE_USAGE = "see_usage"
+    SEE_LIMITS = "see_limits"
+    MANAGE_LIMITS = "manage_limits"
     SEE_BILLING = "see_billing"
     SEE_MEMBERS = "see_members"
     MANAGE_MEMBERS = "manage_members"
@@ -32,8 +35,11 @@ DESCRIPTIONS: Final = MappingProxyType(
         Permission.ENABLE_MODELS: gettext_noop("Enable and disable models"),
         Permission.SEE_KEYS: gettext_noop("See API keys (never their secrets)"),
         Permission.MANAGE_KEYS: gettext_noop("Create, change, rotate and revoke API keys"),
+        Permission.MANAGE_MANAGEMENT_KEYS: gettext_noop("See, create and revoke management keys"),
         Permission.USE_PLAYGROUND: gettext_noop("Chat in the playground, which costs money"),
         Permission.SEE_USAGE: gettext_noop("See requests, tokens and their cost, and download them"),
+        Permission.SEE_LIMITS: gettext_noop("See limits, what of them is used, and the tier"),
+        Permission.MANAGE_LIMITS: gettext_noop("Set the organization's own limits, budgets and their alerts"),
         Permission.SEE_BILLING: gettext_noop("See the statement of account, and download it"),
         Permission.SEE_MEMBERS: gettext_noop("See members and invitations"),
         Permission.MANAGE_MEMBERS: gettext_noop("Invite and remove members, and change their roles"),
@@ -47,6 +53,7 @@ _SEE: Final = frozenset(
         Permission.SEE_MODELS,
         Permission.SEE_KEYS,
         Permission.SEE_USAGE,
+        Permission.SEE_LIMITS,
         Permission.SEE_MEMBERS,
     }
 )
@@ -61,6 +68,7 @@ PERMISSIONS: Final = MappingProxyType(
                 Permission.SEE_OVERVIEW,
                 Permission.SEE_MODELS,
                 Permission.SEE_USAGE,
+                Permission.SEE_LIMITS,
                 Permission.SEE_BILLING,
                 Permission.SEE_MEMBERS,
             }
@@ -73,3 +81,8 @@ PERMISSIONS: Final = MappingProxyType(
 def may(role: Role | str, permission: Permission) -> bool:
     """Whether a member with this role may do this. An unknown role may do nothing."""
     return permission in PERMISSIONS.get(Role(role), frozenset()) if role in Role.values else False
+
+
+def includes(role: Role | str, other: Role | str) -> bool:
+    """Whether whoever has `role` may do everything that `other` may. Two roles may include neither."""
+    return all(may(role, permission) for permission in Permission if may(other, permission))

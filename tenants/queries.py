@@ -26,6 +26,7 @@ from tenants.models import (
 )
 from tenants.operations.invitations import token_digest
 from tenants.scope import scope_alias
+from tenants.search import search_tenants as search_tenants
 
 MAX_FOUND = 50
 MAX_ROWS = 1000

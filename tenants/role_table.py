@@ -26,7 +26,7 @@ _TAIL: Final = """
 - An organization always has an owner; the last one can neither leave nor become something else.
 - Only who may manage the organization makes and unmakes owners, by role or by invitation.
 - Who is removed, or leaves, is out at their next request, and their playground stops with them. API keys
-  that they made belong to the organization and go on.
+  that they made belong to the organization and go on; management keys act in their name and end with them.
 - Whoever is not a member gets the answer 404, as for what does not exist; a member without the right, 403.
 """
 

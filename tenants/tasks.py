@@ -39,6 +39,14 @@ def prune_mail(**_: Any) -> None:
         logger.info("tenants.mail.pruned", extra={"count": gone})
 
 
+@shared_task(queue="default", soft_time_limit=50, time_limit=60)  # type: ignore[untyped-decorator]
+def prune_writes(**_: Any) -> None:
+    with role_scope("dataplane"):
+        gone = operations.prune_writes(now=queries.database_time())
+    if gone:
+        logger.info("tenants.writes.pruned", extra={"count": gone})
+
+
 def send_mail(mail: operations.Mail) -> None:
     """Hand one mail to the configured mail server. Errors: MailNotSent."""
     message = EmailMultiAlternatives(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -20,6 +20,7 @@ from models_catalog.models import (
     CatalogModel,
     Deployment,
     Engine,
+    FleetState,
     PriceLine,
     PriceVersion,
     ServingBackend,
@@ -35,6 +36,7 @@ from quotas.ledger import operations as ledger
 from quotas.metering.facts import UsageFacts
 from quotas.models import AttemptOutcome, Basis, Provenance
 from tenants import operations as tenant_operations
+from tenants.models import Tenant, TenantState
 from tenants.scope import role_scope
 
 # Nano-units per million tokens: one dollar in, two dollars out, so a token costs 1,000 and 2,000.
@@ -129,6 +131,12 @@ def add_paid(tenant_id: UUID, amount_nanos: int) -> None:
         )
 
 
+def set_state(tenant_id: UUID, state: TenantState) -> None:
+    """The organization is in this state, without the mails and the trail of an operator's decision."""
+    with role_scope("operator"):
+        Tenant.objects.filter(id=tenant_id).update(state=state)
+
+
 def make_price(
     model_id: UUID,
     *,
@@ -136,17 +144,18 @@ def make_price(
     prices: Mapping[str, int] = DEFAULT_PRICES,
     lines: Sequence[LineSpec] = (),
     tenant_id: UUID | None = None,
+    active_from: datetime | None = None,
 ) -> UUID:
     """A published price version: one line for each class of `prices`, and `lines`.
 
-    It has been active for an hour and is open-ended.
+    It has been active for an hour, or since `active_from`, and is open-ended.
     """
     with role_scope("operator"):
         version = PriceVersion.objects.create(
             model_id=model_id,
             tenant_id=tenant_id,
             currency=currency,
-            active_from=utc_now() - timedelta(hours=1),
+            active_from=active_from or utc_now() - timedelta(hours=1),
         )
         specs = [*(LineSpec(token_class, price) for token_class, price in prices.items()), *lines]
         PriceLine.objects.bulk_create(
@@ -163,6 +172,13 @@ def make_price(
         version.published_at = utc_now()
         version.save(update_fields=["published_at"])
     return version.id
+
+
+def disable_distant_backends() -> None:
+    """Those that tests of the API have made up: whoever samples backends would knock at their addresses."""
+    with role_scope("operator"):
+        distant = ServingBackend.objects.exclude(base_url__startswith="http://127.0.0.1:")
+        distant.update(state=FleetState.DISABLED)
 
 
 def make_backend(

@@ -79,7 +79,7 @@ def _arguments(pattern: Any) -> tuple[str, ...]:
 
 def every_socket() -> list[tuple[str, tuple[str, ...]]]:
     """The pattern and the arguments of every route of the sockets, what catches the rest aside."""
-    from portal.playground.sockets import application
+    from portal.sockets import application
 
     router = _unwrap(application)
     found = [(str(entry.pattern), _arguments(entry.pattern)) for entry in router.routes]

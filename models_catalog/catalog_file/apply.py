@@ -8,8 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Self
 
-import psycopg
-from django.db import DataError, IntegrityError, OperationalError, connections, transaction
+from django.db import DataError, IntegrityError, connections, transaction
 
 from models_catalog.catalog_file.changes import CatalogChanges, Write
 from models_catalog.catalog_file.parse import MAX_TEXT_BYTES, parse_text
@@ -18,16 +17,9 @@ from models_catalog.catalog_file.problems import CatalogFileError, Problems
 from models_catalog.catalog_file.state import read_state
 from models_catalog.catalog_file.validate import read_catalog
 from models_catalog.catalog_file.wanted import Reading, WantedCatalog
+from models_catalog.pricing.locking import busy_is_said, lock_catalog
 from portal.kit.secrets import SecretStore
 from tenants.scope import scope_alias
-
-# Two applications of files wait for each other, but not for long.
-_LOCK_TIMEOUT_MS = 10_000
-_ADVISORY_KEY = 0x534C_4341_5441_4C47
-
-
-class CatalogBusy(RuntimeError):
-    """Somebody else is changing the catalog; nothing was changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,27 +67,25 @@ def apply_catalog(
     alias = scope_alias()
     problems = Problems(document.name)
     wanted = _read(document, problems, currencies)
-    try:
-        with transaction.atomic(using=alias):
-            writes = _apply(wanted, secrets, now, problems, using=alias)
-            if dry_run:
-                transaction.set_rollback(True, using=alias)
-    except OperationalError as error:
-        if isinstance(error.__cause__, psycopg.errors.LockNotAvailable):
-            raise CatalogBusy("somebody else is changing the catalog; try again") from error
-        raise
+    with busy_is_said(), transaction.atomic(using=alias):
+        writes = _apply(wanted, secrets, now, problems, using=alias)
+        if dry_run:
+            transaction.set_rollback(True, using=alias)
     return CatalogChanges(tuple(write.change for write in writes), dry_run)
 
 
 def _apply(
     wanted: WantedCatalog, secrets: SecretStore, now: datetime | None, problems: Problems, *, using: str
 ) -> list[Write]:
-    moment = _lock(using, now)
+    moment = lock_catalog(using, now)
     state = read_state(wanted)
     check_references(wanted, state, problems, using=using)
     problems.raise_if_any()
     writes = Plan(state, secrets, moment, problems).compare(wanted)
     problems.raise_if_any()
+    with connections[using].cursor() as cursor:
+        # What would reserve too much of a pool is then told where the file asks for it, also in a dry run.
+        cursor.execute("SET CONSTRAINTS catalog_guard_shares IMMEDIATE")
     for write in writes:
         _write(write, problems)
     return writes
@@ -107,19 +97,6 @@ def _read(document: CatalogDocument, problems: Problems, currencies: tuple[str, 
         problems.raise_if_any()
     assert root is not None
     return read_catalog(root, Reading(problems, document.environ, currencies))
-
-
-def _lock(using: str, now: datetime | None) -> datetime:
-    """One file at a time; then the moment from which it holds.
-
-    It is read after the lock was taken: what another file published meanwhile began before it.
-    """
-    with connections[using].cursor() as cursor:
-        cursor.execute("SELECT set_config('lock_timeout', %s, true)", [f"{_LOCK_TIMEOUT_MS}ms"])
-        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_ADVISORY_KEY])
-        cursor.execute("SELECT clock_timestamp()")
-        clock: datetime = cursor.fetchone()[0]
-    return clock if now is None else max(clock, now)
 
 
 def _write(write: Write, problems: Problems) -> None:

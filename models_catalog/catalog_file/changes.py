@@ -10,13 +10,13 @@ from datetime import datetime
 from typing import Literal, Protocol
 
 from django.db import models
-from django.db.backends.postgresql.psycopg_any import NumericRange
 from django.db.models.functions import Now
 
 from models_catalog.catalog_file.problems import Place
-from models_catalog.catalog_file.timeline import EndStep, PriceContent
-from models_catalog.models import CatalogModel, PriceLine, PriceVersion, PriceWindow, PriceWindowSpan
-from portal.kit.ids import uuid7
+from models_catalog.catalog_file.timeline import EndStep
+from models_catalog.models import CatalogModel, PriceVersion
+from models_catalog.pricing.content import PriceContent
+from models_catalog.pricing.storage import write_parts
 
 _PLAIN = re.compile(r"[A-Za-z0-9._:/@+-]+")
 _MAX_SHOWN = 120
@@ -111,27 +111,7 @@ class PublishPrice:
             active_from=self.active_from,
             active_to=self.active_to,
         )
-        window_ids = {name: uuid7() for name, _ in sorted(self.content.windows)}
-        PriceWindow.objects.bulk_create(
-            PriceWindow(id=window_id, version=version, name=name) for name, window_id in window_ids.items()
-        )
-        PriceWindowSpan.objects.bulk_create(
-            PriceWindowSpan(version=version, window_id=window_ids[name], minutes=NumericRange(start, end))
-            for name, spans in sorted(self.content.windows)
-            for start, end in spans
-        )
-        PriceLine.objects.bulk_create(
-            PriceLine(
-                version=version,
-                token_class=line.token_class,
-                service_tier=line.service_tier,
-                window_id=None if line.window is None else window_ids[line.window],
-                input_from_tokens=line.input_from_tokens,
-                input_to_tokens=line.input_to_tokens,
-                price_nanos_per_million=line.price_nanos_per_million,
-            )
-            for line in self.content.lines
-        )
+        write_parts(version.id, self.content)
         PriceVersion.objects.filter(id=version.id).update(published_at=Now())
 
 

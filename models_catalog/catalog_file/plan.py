@@ -34,7 +34,7 @@ from portal.kit.secrets import SecretError, SecretStore
 RowT = TypeVar("RowT", bound=models.Model)
 
 # Texts too long for a line of output; that they changed is all it says.
-_LONG_FIELDS = frozenset({"description"})
+_LONG_FIELDS = frozenset({"description", "configuration"})
 
 
 def check_references(wanted: WantedCatalog, state: CatalogState, problems: Problems, *, using: str) -> None:

@@ -7,19 +7,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from uuid import UUID
 
-from models_catalog.catalog_file.timeline import PriceContent, PriceLineContent, Published
+from models_catalog.catalog_file.timeline import Published
 from models_catalog.catalog_file.wanted import WantedCatalog
-from models_catalog.catalog_file.weeks import Span, merged
 from models_catalog.models import (
     CatalogModel,
     Deployment,
-    PriceLine,
     PriceVersion,
-    PriceWindow,
-    PriceWindowSpan,
     ServingBackend,
     ServingPool,
 )
+from models_catalog.pricing.storage import read_contents
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,38 +59,10 @@ def _published_versions(model_ids: Iterable[UUID]) -> dict[tuple[UUID, str], lis
             "active_from"
         )
     )
-    contents = _contents(versions)
+    contents = read_contents(versions)
     found: dict[tuple[UUID, str], list[Published]] = defaultdict(list)
     for version in versions:
         found[version.model_id, version.currency].append(
             Published(version.id, version.active_from, version.active_to, contents[version.id])
         )
     return found
-
-
-def _contents(versions: list[PriceVersion]) -> dict[UUID, PriceContent]:
-    ids = [version.id for version in versions]
-    names = dict(PriceWindow.objects.filter(version__in=ids).values_list("id", "name"))
-    windows: dict[UUID, dict[str, list[Span]]] = defaultdict(lambda: defaultdict(list))
-    for span in PriceWindowSpan.objects.filter(version__in=ids):
-        windows[span.version_id][names[span.window_id]].append((span.minutes.lower, span.minutes.upper))
-    lines: dict[UUID, set[PriceLineContent]] = defaultdict(set)
-    for line in PriceLine.objects.filter(version__in=ids):
-        lines[line.version_id].add(
-            PriceLineContent(
-                token_class=line.token_class,
-                service_tier=line.service_tier,
-                window=None if line.window_id is None else names[line.window_id],
-                input_from_tokens=line.input_from_tokens,
-                input_to_tokens=line.input_to_tokens,
-                price_nanos_per_million=line.price_nanos_per_million,
-            )
-        )
-    return {
-        version.id: PriceContent(
-            time_zone=version.time_zone,
-            windows=frozenset((name, merged(spans)) for name, spans in windows[version.id].items()),
-            lines=frozenset(lines[version.id]),
-        )
-        for version in versions
-    }

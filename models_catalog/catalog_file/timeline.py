@@ -10,28 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from models_catalog.catalog_file.weeks import Span
-
-
-@dataclass(frozen=True, slots=True)
-class PriceLineContent:
-    """One line: what it applies to, and nano-units per million."""
-
-    token_class: str
-    service_tier: str
-    window: str | None
-    input_from_tokens: int
-    input_to_tokens: int | None
-    price_nanos_per_million: int
-
-
-@dataclass(frozen=True, slots=True)
-class PriceContent:
-    """Everything a version says but its period; two versions with equal contents charge the same."""
-
-    time_zone: str
-    windows: frozenset[tuple[str, tuple[Span, ...]]]
-    lines: frozenset[PriceLineContent]
+from models_catalog.pricing.content import PriceContent
 
 
 @dataclass(frozen=True, slots=True)

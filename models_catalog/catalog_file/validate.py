@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 
 from models_catalog.catalog_file.fields import Fields
 from models_catalog.catalog_file.parse import Node
@@ -19,13 +18,18 @@ from models_catalog.catalog_file.wanted import (
     WantedModel,
     WantedPool,
 )
+from models_catalog.fleet.entries import (
+    MAX_CONCURRENCY,
+    MAX_CREDENTIAL_LENGTH,
+    UrlFault,
+    fault_of_url,
+)
 from models_catalog.models import Engine, FleetState, ModelState
+from models_catalog.models.fleet import MAX_CONFIGURATION_LENGTH
 
 MAX_ENTRIES = 1000
 MAX_DEPLOYMENTS = 200
-MAX_CONCURRENCY = 1_000_000
 MAX_CONTEXT_TOKENS = 20_000_000
-MAX_CREDENTIAL_LENGTH = 2000
 
 CODE = r"[A-Za-z0-9_-]+"
 CODE_FORM = "of letters, digits, hyphens and underscores"
@@ -36,7 +40,6 @@ _FLEET_STATES = tuple(state.value.lower() for state in FleetState)
 _MODEL_STATES = tuple(state.value.lower() for state in ModelState)
 # Visible ASCII: a credential travels in a header.
 _CREDENTIAL = re.compile(r"[!-~]*")
-_URL = re.compile(r"(?:http|https)://[A-Za-z0-9._~:/\[\]%!$&'()*+,;=-]+")
 
 
 def read_catalog(root: Node, reading: Reading) -> WantedCatalog:
@@ -86,7 +89,7 @@ def _read_pool(node: Node, place: Place, reading: Reading, codes: set[str]) -> W
 def _read_backend(node: Node, place: Place, reading: Reading, codes: set[str]) -> WantedBackend | None:
     known = (
         *("code", "pool", "engine", "engine_version", "base_url"),
-        *("credential", "credential_env", "max_concurrency", "state"),
+        *("credential", "credential_env", "max_concurrency", "state", "configuration"),
     )
     fields = Fields.of(node, place, reading.problems, known)
     if fields is None:
@@ -102,6 +105,8 @@ def _read_backend(node: Node, place: Place, reading: Reading, codes: set[str]) -
     }
     if fields.has("engine_version"):
         values["engine_version"] = fields.text("engine_version", low=0, high=64)
+    if fields.has("configuration"):
+        values["configuration"] = fields.lines_of_text("configuration", high=MAX_CONFIGURATION_LENGTH)
     _read_state(fields, values, _FLEET_STATES)
     credential = _credential(fields, reading.environ)
     if code is None or pool is None or None in values.values():
@@ -209,32 +214,12 @@ def _base_url(fields: Fields, environ: Mapping[str, str]) -> str | None:
     if text is None:
         return None
     text = text.rstrip("/")
-    what = _fault_of_url(text)
-    if what is not None:
-        fields.wrong("base_url", what)
+    fault = fault_of_url(text)
+    if fault is not None:
+        hint = ": use credential or credential_env" if fault == UrlFault.CREDENTIALS else ""
+        fields.wrong("base_url", f"{fault.value}{hint}")
         return None
     return text
-
-
-def _fault_of_url(text: str) -> str | None:
-    if len(text) > 500:
-        return "must have at most 500 characters"
-    try:
-        parts = urlsplit(text)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        return "must be a valid address"
-    if parts.scheme not in {"http", "https"} or not host or port == 0:
-        return "must be an http:// or https:// address"
-    if "@" in parts.netloc:
-        return "must not hold credentials: use credential or credential_env"
-    if "?" in text or "#" in text:
-        return "must have no query and no fragment"
-    if _URL.fullmatch(text) is None:
-        return "must be a valid address"
-    if parts.path.lower().endswith("/v1"):
-        return "must be written without /v1"
-    return None
 
 
 def _credential(fields: Fields, environ: Mapping[str, str]) -> str | None:

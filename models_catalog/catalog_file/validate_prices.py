@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import datetime
 
 from models_catalog.catalog_file.fields import Fields
 from models_catalog.catalog_file.parse import Node, ScalarNode
 from models_catalog.catalog_file.problems import Place, Problems
-from models_catalog.catalog_file.timeline import PriceContent, PriceLineContent
 from models_catalog.catalog_file.wanted import Reading, Reference, WantedPrice
-from models_catalog.catalog_file.weeks import InvalidSpan, Span, merged, overlap, parse_span
 from models_catalog.models import ServiceTier, TokenClass
 from models_catalog.models.prices import MAX_PRICE_NANOS_PER_MILLION
+from models_catalog.pricing.content import PriceContent, PriceLineContent, gaps, same_place
+from models_catalog.pricing.weeks import InvalidSpan, Span, merged, overlap, parse_span
 from portal.kit.money import NANOS_PER_UNIT, InvalidAmount, parse_amount
 
 MAX_PRICES = 100
@@ -23,8 +22,6 @@ MAX_INPUT_TOKENS = 20_000_000
 
 _CURRENCY = "[A-Z]{3}"
 _ZONE = r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*"
-# What a tier must have a price for at any time; the other classes fall back to one of these.
-_NEEDED_CLASSES = ("input", "output")
 
 Windows = dict[str, tuple[Span, ...]]
 
@@ -113,7 +110,7 @@ def _read_lines(price: Fields, windows: Windows | None) -> list[PriceLineContent
         if line is None:
             is_right = False
             continue
-        if any(_same_place(line, other) for other, _ in lines):
+        if any(same_place(line, other) for other, _ in lines):
             price.problems.add(
                 place, "another line has a price for the same class, tier, window and input length"
             )
@@ -121,10 +118,14 @@ def _read_lines(price: Fields, windows: Windows | None) -> list[PriceLineContent
         lines.append((line, place))
     if not is_right or not price.has("lines"):
         return None
-    gaps = _gaps([line for line, _ in lines])
-    for gap in gaps:
-        price.wrong("lines", gap)
-    return None if gaps else [line for line, _ in lines]
+    missing = gaps(line for line, _ in lines)
+    for gap in missing:
+        price.wrong(
+            "lines",
+            f"need a price of class {gap.token_class} and tier {gap.service_tier}, without a window, "
+            f"for inputs from {gap.from_tokens} tokens on",
+        )
+    return None if missing else [line for line, _ in lines]
 
 
 def _read_line(
@@ -177,38 +178,3 @@ def _read_amount(line: Fields) -> int | None:
         line.wrong("price_per_million", f"must be from 0 to {highest}")
         return None
     return amount_nanos
-
-
-def _same_place(one: PriceLineContent, other: PriceLineContent) -> bool:
-    return (
-        (one.token_class, one.service_tier, one.window)
-        == (other.token_class, other.service_tier, other.window)
-        and (other.input_to_tokens is None or one.input_from_tokens < other.input_to_tokens)
-        and (one.input_to_tokens is None or other.input_from_tokens < one.input_to_tokens)
-    )
-
-
-def _gaps(lines: Iterable[PriceLineContent]) -> list[str]:
-    """What publishing would refuse: an input length without a price outside all windows."""
-    found = []
-    by_use: dict[tuple[str, str], list[tuple[int, int | None]]] = {}
-    tiers = {ServiceTier.STANDARD.value}
-    for line in lines:
-        tiers.add(line.service_tier)
-        if line.window is None:
-            band = (line.input_from_tokens, line.input_to_tokens)
-            by_use.setdefault((line.service_tier, line.token_class), []).append(band)
-    for tier in ServiceTier.values:
-        for token_class in _NEEDED_CLASSES:
-            bands = sorted(by_use.get((tier, token_class), []), key=lambda band: band[0])
-            reached: int | None = 0
-            for start, end in bands:
-                if reached is None or start > reached:
-                    break
-                reached = end
-            if tier in tiers and reached is not None:
-                found.append(
-                    f"need a price of class {token_class} and tier {tier}, without a window, "
-                    f"for inputs from {reached} tokens on"
-                )
-    return found

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Literal
 
 from models_catalog.catalog_file.problems import Place, Problems
-from models_catalog.catalog_file.timeline import PriceContent
+from models_catalog.pricing.content import PriceContent
 
 Values = Mapping[str, object]
 

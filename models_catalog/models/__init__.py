@@ -7,9 +7,12 @@ from models_catalog.models.catalog import (
     ModelGrant,
     ModelState,
 )
+from models_catalog.models.costs import CapacityVersion, PoolCostVersion
 from models_catalog.models.fleet import Deployment, Engine, FleetState, ServingBackend, ServingPool
 from models_catalog.models.prices import (
     PriceLine,
+    PriceNotice,
+    PriceNoticeKind,
     PriceVersion,
     PriceWindow,
     PriceWindowSpan,
@@ -19,6 +22,7 @@ from models_catalog.models.prices import (
 
 __all__ = [
     "ApiKeyModel",
+    "CapacityVersion",
     "CatalogModel",
     "CatalogRevision",
     "Deployment",
@@ -26,7 +30,10 @@ __all__ = [
     "FleetState",
     "ModelGrant",
     "ModelState",
+    "PoolCostVersion",
     "PriceLine",
+    "PriceNotice",
+    "PriceNoticeKind",
     "PriceVersion",
     "PriceWindow",
     "PriceWindowSpan",

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Length
+from django.db.models.lookups import LessThanOrEqual
 
 from models_catalog.models.catalog import CatalogModel
 from portal.kit.ids import PREFIXES, public_id, uuid7
+
+MAX_CONFIGURATION_LENGTH = 8000
 
 
 class Engine(models.TextChoices):
@@ -47,9 +51,20 @@ class ServingBackend(models.Model):
     credential_encrypted = models.TextField(blank=True, max_length=4000)
     max_concurrency = models.PositiveIntegerField(help_text="Calls at a time that the engine serves well.")
     state = models.CharField(max_length=16, choices=FleetState, default=FleetState.ACTIVE)
+    configuration = models.TextField(
+        blank=True,
+        default="",
+        db_default="",
+        max_length=MAX_CONFIGURATION_LENGTH,
+        help_text="What operators note about it: flags, quantisation, driver versions. No secrets.",
+    )
 
     class Meta:
         constraints = [
+            models.CheckConstraint(
+                condition=LessThanOrEqual(Length("configuration"), MAX_CONFIGURATION_LENGTH),
+                name="backend_configuration_bounded",
+            ),
             models.CheckConstraint(condition=Q(engine__in=Engine.values), name="backend_engine_known"),
             models.CheckConstraint(condition=Q(state__in=FleetState.values), name="backend_state_known"),
             models.CheckConstraint(condition=Q(max_concurrency__gte=1), name="backend_capacity"),

@@ -13,7 +13,8 @@ from django.db.models import Q
 
 from models_catalog.models.catalog import CatalogModel
 from portal.kit.ids import PREFIXES, public_id, uuid7
-from tenants.models import Tenant
+from tenants.models import Tenant, User
+from tenants.scope import TenantManager
 
 # The dearest price a line may have: 1,000 units per million tokens. With the bound on context sizes
 # it keeps every product of the pricing functions inside 64 bits.
@@ -52,6 +53,13 @@ class PriceVersion(models.Model):
     active_to = models.DateTimeField(null=True, blank=True)
     published_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(db_default=models.functions.Now())
+    # Nobody where a catalog file did it.
+    created_by = models.ForeignKey(
+        User, null=True, blank=True, on_delete=models.PROTECT, related_name="+", db_index=False
+    )
+    published_by = models.ForeignKey(
+        User, null=True, blank=True, on_delete=models.PROTECT, related_name="+", db_index=False
+    )
 
     class Meta:
         constraints = [
@@ -60,6 +68,13 @@ class PriceVersion(models.Model):
                 condition=Q(active_to__isnull=True) | Q(active_to__gte=models.F("active_from")),
                 name="price_period_forward",
             ),
+            models.CheckConstraint(
+                condition=Q(published_by__isnull=True) | Q(published_at__isnull=False),
+                name="price_publisher_published",
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["model", "currency"], condition=Q(published_at=None), name="price_drafts"),
         ]
 
     def __str__(self) -> str:
@@ -145,3 +160,51 @@ class PriceLine(models.Model):
 
     def __str__(self) -> str:
         return public_id("pln", self.id)
+
+
+class PriceNoticeKind(models.TextChoices):
+    NEW_PRICE = "NEW_PRICE"  # a version that is dearer than what came before
+    PRIVATE_END = "PRIVATE_END"  # a private price ends, and the list is dearer
+    WITHDRAWN = "WITHDRAWN"  # a version that was announced will not come
+
+
+class PriceNotice(models.Model):
+    """An organization has to hear by mail that something gets dearer. Commits with the change itself; a
+    task turns it into mails.
+
+    version: what is published, ended or withdrawn. before: what the organization paid until then.
+    mails: to how many people it went.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="+")
+    version = models.ForeignKey(PriceVersion, on_delete=models.PROTECT, related_name="+")
+    before = models.ForeignKey(
+        PriceVersion, null=True, blank=True, on_delete=models.PROTECT, related_name="+", db_index=False
+    )
+    kind = models.CharField(max_length=16, choices=PriceNoticeKind)
+    takes_effect_at = models.DateTimeField()
+    created_at = models.DateTimeField(db_default=models.functions.Now())
+    next_attempt_at = models.DateTimeField()
+    mailed_at = models.DateTimeField(null=True, blank=True)
+    mails = models.PositiveSmallIntegerField(default=0)
+
+    objects = TenantManager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["version", "tenant", "kind", "takes_effect_at"], name="pricenotice_once"
+            ),
+            models.CheckConstraint(
+                condition=Q(kind__in=PriceNoticeKind.values), name="pricenotice_kind_known"
+            ),
+        ]
+        indexes = [
+            models.Index(
+                fields=["next_attempt_at"], condition=Q(mailed_at__isnull=True), name="pricenotice_due"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"notice of {self.version}"

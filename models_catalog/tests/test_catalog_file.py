@@ -9,6 +9,7 @@ import pytest
 from django.db import connections, transaction
 
 from models_catalog.catalog_file import CatalogBusy, CatalogFileError, apply_catalog
+from models_catalog.fleet.tests.rows import make_backend, make_capacity, make_deployment, make_pool
 from models_catalog.models import (
     CatalogModel,
     Deployment,
@@ -19,6 +20,7 @@ from models_catalog.models import (
     ServingPool,
 )
 from models_catalog.tests.catalog_files import apply, fresh_name, model_file, revision, store, usd, whole_file
+from portal.kit.clock import utc_now
 from tenants.scope import ScopeMissing, role_scope
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -120,6 +122,29 @@ def test_each_change_of_pools_and_backends_is_told_and_made() -> None:
     # What the last file did not write is as it was.
     assert stored_backend(n).state == FleetState.DRAINING
     assert stored_backend(n).engine_version == "0.5.1"
+
+
+def test_notes_about_a_backend_have_lines_and_are_not_repeated() -> None:
+    n = fresh_name()
+    apply(backend_file(n))
+    noted = backend_file(n, "configuration: |", "  --tensor-parallel-size 8", "  --quantization fp8")
+    assert apply(noted).lines == (f"~ backend backend-{n} configuration changed",)
+    assert stored_backend(n).configuration == "--tensor-parallel-size 8\n--quantization fp8\n"
+    assert apply(noted).lines == ()
+
+
+def test_a_backend_cannot_be_moved_into_a_pool_that_is_reserved() -> None:
+    n = fresh_name()
+    apply(backend_file(n))
+    with role_scope("operator"):
+        backend = stored_backend(n)
+        full, other = make_backend(make_pool()), make_deployment(backend)
+        start = utc_now().replace(microsecond=0)
+        make_capacity(make_deployment(full), reserved_ppm=900_000, active_from=start)
+        make_capacity(other, reserved_ppm=200_000, active_from=start)
+    with pytest.raises(CatalogFileError, match="would be reserved"):
+        apply(backend_file(n, pool=full.pool.code))
+    assert stored_backend(n).pool == backend.pool
 
 
 def test_each_change_of_models_and_deployments_is_told_and_made() -> None:
@@ -354,7 +379,7 @@ def _plan_blindly(wanted, now):
 
 
 def test_two_files_at_a_time_wait_for_each_other_but_not_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    from models_catalog.catalog_file import apply as module
+    from models_catalog.pricing import locking as module
 
     monkeypatch.setattr(module, "_LOCK_TIMEOUT_MS", 50)
     with transaction.atomic(using="owner"), connections["owner"].cursor() as cursor:

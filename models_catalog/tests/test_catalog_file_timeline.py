@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from models_catalog.catalog_file.timeline import (
     EndStep,
     PassedStep,
-    PriceContent,
     Published,
     PublishStep,
     Wanted,
     plan_timeline,
 )
-from models_catalog.catalog_file.weeks import InvalidSpan, merged, overlap, parse_span
+from models_catalog.pricing.content import PriceContent
+from models_catalog.pricing.weeks import InvalidSpan, merged, overlap, parse_span
 from portal.kit.ids import uuid7
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)

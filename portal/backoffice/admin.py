@@ -31,12 +31,16 @@ from models_catalog.models import (
 from portal.backoffice.read_only import MAX_RELATED, Related, read_only
 from quotas.models import (
     Attempt,
+    BusinessHour,
     CounterSample,
+    DeploymentHour,
     Hold,
     InferenceRequest,
     LedgerAccount,
     LedgerEntry,
     LedgerTransfer,
+    LimitUse,
+    PoolHour,
     UsageRecord,
     UsageRollup,
     Wallet,
@@ -46,8 +50,12 @@ from tenants.models import ApiKey, Invitation, Membership, OutboxMessage, Tenant
 
 # Models whose key has several columns, and where their rows are shown instead.
 SHOWN_ELSEWHERE: Final = {
+    PoolHour: "on the business page",
+    DeploymentHour: "on the business page",
+    BusinessHour: "on the business page",
     UsageRecord: "on the page of its request",
     UsageRollup: "on the page of its wallet",
+    LimitUse: "on the page of its wallet",
     LedgerEntry: "on the page of its transfer",
 }
 
@@ -149,6 +157,11 @@ _ROLLUPS = Related(
         .defer("api_key__digest")
         .order_by("-hour")[:MAX_RELATED]
     ),
+)
+_LIMIT_USES = Related(
+    "used of quotas and budgets, newest period first",
+    ("kind", "model_id", "api_key_id", "period_start", "used", "pending"),
+    lambda wallet: LimitUse.objects.filter(tenant_id=wallet.pk).order_by("-period_start")[:MAX_RELATED],
 )
 
 # WHO
@@ -302,7 +315,7 @@ site.register(
         "receivable_nanos",
         "pending_nanos",
         filters=("currency",),
-        related={"usage_by_hour": _ROLLUPS},
+        related={"usage_by_hour": _ROLLUPS, "used_of_limits": _LIMIT_USES},
     ),
 )
 site.register(
@@ -373,3 +386,6 @@ site.register(
         "error",
     ),
 )
+
+# What operators' work leaves behind is registered once the others' are gone.
+from portal.backoffice import admin_operations  # noqa: E402, F401

@@ -9,9 +9,9 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from portal.console.pages import person_id, show
 from portal.kit.ids import PREFIXES, public_id
 from portal.pages.access import LAST_ORGANIZATION, organizations_of, sign_in_first
+from portal.pages.answers import person_id, show
 from quotas import operations as quota_operations
 from tenants import operations
 from tenants.scope import role_scope

@@ -17,10 +17,10 @@ from models_catalog import allow_lists
 from models_catalog import operations as catalog_operations
 from models_catalog import queries as catalog_queries
 from portal.console.key_forms import ALL_MODELS, LISTED_MODELS, EditKeyForm, NewKeyForm
-from portal.console.pages import Unlogged, done, is_fragment, person_id, show, show_dialog
 from portal.kit.clock import utc_now
 from portal.kit.secrets import SecretStore
 from portal.pages.access import Organization, organization_page, parse_id
+from portal.pages.answers import Unlogged, done, is_fragment, person_id, show, show_dialog
 from quotas.metering import queries as metering_queries
 from tenants import operations, queries
 from tenants.permissions import Permission

@@ -13,9 +13,9 @@ from django.utils.translation import gettext_lazy
 from django_htmx.http import HttpResponseClientRedirect
 
 from portal.console.member_mail import invitation_mail
-from portal.console.pages import done, is_fragment, person_id, show, show_dialog, with_toast
 from portal.kit.clock import utc_now
 from portal.pages.access import Organization, organization_page, parse_id
+from portal.pages.answers import done, is_fragment, person_id, show, show_dialog, with_toast
 from portal.pages.roles import ROLE_NAMES, permission_table
 from tenants import operations, queries
 from tenants.models import Role

@@ -10,9 +10,9 @@ from models_catalog import allow_lists
 from models_catalog import operations as catalog_operations
 from models_catalog import queries as catalog_queries
 from models_catalog.queries import ModelRow
-from portal.console.pages import done, is_fragment, show, show_dialog, with_toast
 from portal.kit.clock import utc_now
 from portal.pages.access import Organization, organization_page
+from portal.pages.answers import done, is_fragment, show, show_dialog, with_toast
 from tenants import queries
 from tenants.permissions import Permission
 

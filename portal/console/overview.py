@@ -13,9 +13,9 @@ from django.utils.translation import gettext as _
 from django_htmx.http import trigger_client_event
 
 from models_catalog.models import ModelGrant
-from portal.console.call_rows import call_rows
 from portal.kit.clock import utc_now
 from portal.pages.access import Organization, organization_page
+from portal.pages.call_rows import call_rows
 from portal.pages.charts import Chart, Series, Slot, filled_area
 from portal.pages.tags import amount_text, count_text
 from quotas.ledger.queries import wallet_balance

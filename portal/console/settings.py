@@ -6,8 +6,8 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from portal.console.pages import done, show
 from portal.pages.access import Organization, organization_page
+from portal.pages.answers import done, show
 from tenants import operations
 from tenants.permissions import Permission
 

@@ -11,12 +11,12 @@ from django.core import signing
 from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import render
 
-from portal.console import words
-from portal.console.downloads import csv_download
-from portal.console.periods import PRESETS, Period, read_period
 from portal.kit.clock import utc_now
 from portal.kit.ids import PREFIXES, public_id
+from portal.pages import words
 from portal.pages.access import Organization, organization_page
+from portal.pages.downloads import csv_download
+from portal.pages.periods import PRESETS, Period, read_period
 from quotas.ledger.queries import (
     StatementCursor,
     StatementPage,
@@ -118,6 +118,7 @@ def _reference(row: StatementRow) -> dict[str, str]:
     return {
         "transaction": public_id(PREFIXES["transfer"], row.transfer_id),
         "request": public_id(PREFIXES["request"], row.request_id) if row.request_id else "",
+        "reason": words.statement_text(row.reason),
     }
 
 

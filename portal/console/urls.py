@@ -2,7 +2,18 @@
 
 from django.urls import path
 
-from portal.console import chooser, keys, members, models, overview, settings, statement, usage
+from portal.console import (
+    chooser,
+    keys,
+    limits,
+    management_keys,
+    members,
+    models,
+    overview,
+    settings,
+    statement,
+    usage,
+)
 
 app_name = "console"
 urlpatterns = [
@@ -25,10 +36,27 @@ urlpatterns = [
     path("o/<str:organization>/keys/<str:key>/edit", keys.edit_key, name="key-edit"),
     path("o/<str:organization>/keys/<str:key>/rotate", keys.rotate_key, name="key-rotate"),
     path("o/<str:organization>/keys/<str:key>/revoke", keys.revoke_key, name="key-revoke"),
+    # Management keys
+    path("o/<str:organization>/management-keys/", management_keys.management_keys, name="management-keys"),
+    path(
+        "o/<str:organization>/management-keys/new",
+        management_keys.new_management_key,
+        name="management-key-new",
+    ),
+    path(
+        "o/<str:organization>/management-keys/<str:management_key>/revoke",
+        management_keys.revoke_management_key,
+        name="management-key-revoke",
+    ),
     # Models
     path("o/<str:organization>/models/", models.models, name="models"),
     path("o/<str:organization>/models/<path:slug>/enable", models.enable, name="model-enable"),
     path("o/<str:organization>/models/<path:slug>/disable", models.disable, name="model-disable"),
+    # Limits
+    path("o/<str:organization>/limits", limits.limits, name="limits"),
+    path("o/<str:organization>/limits/new", limits.new_limit, name="limit-new"),
+    path("o/<str:organization>/limits/<str:limit>/change", limits.change_limit, name="limit-change"),
+    path("o/<str:organization>/limits/<str:limit>/remove", limits.remove_limit, name="limit-remove"),
     # Members
     path("o/<str:organization>/members/", members.members, name="members"),
     path("o/<str:organization>/members/invite", members.invite, name="invite"),

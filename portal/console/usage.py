@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -13,14 +13,14 @@ from django.shortcuts import render
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, pgettext_lazy
 
-from portal.console import words
-from portal.console.call_rows import call_rows, key_name
-from portal.console.downloads import csv_download
-from portal.console.periods import PRESETS, Period, read_period
 from portal.kit.clock import utc_now
 from portal.kit.ids import PREFIXES, InvalidPublicId, parse_public_id, public_id
 from portal.pages.access import Organization, organization_page, parse_id
+from portal.pages.call_rows import call_rows, key_name
 from portal.pages.charts import Chart, Series, Slot, stacked_bars
+from portal.pages.downloads import csv_download
+from portal.pages.periods import PRESETS, Period, read_period
+from portal.pages.receipts import receipt_context
 from portal.pages.tags import amount_text, count_text
 from quotas.metering.queries import (
     RequestFilter,
@@ -219,45 +219,5 @@ def receipt(request: HttpRequest, organization: Organization, request_id: str) -
         found = request_receipt(tenant_id=organization.tenant_id, request_id=parse_id("request", request_id))
     except RequestNotFound:
         raise Http404 from None
-    latest = found.revisions[-1] if found.revisions else None
-    longest_ms = max((bar.offset_ms + (bar.duration_ms or 0) for bar in found.attempts), default=0) or 1
-    context = {
-        "section": "usage",
-        "receipt": found,
-        "latest": latest,
-        "key_name": key_name(found.key),
-        "lines": [(words.TOKEN_CLASSES[line.token_class], line) for line in latest.lines] if latest else [],
-        "hold_state": _word(words.HOLD_STATES, found.hold.state),
-        "provenance": _word(words.PROVENANCES, latest.provenance) if latest else "",
-        "basis": _word(words.BASES, latest.basis) if latest else "",
-        "witnesses": [_word(words.SOURCES, source) for source in found.witnesses],
-        "attempts": [
-            {
-                "bar": bar,
-                "outcome": _word(words.OUTCOMES, bar.outcome) if bar.outcome else _("Running"),
-                "x": _share(bar.offset_ms, longest_ms),
-                "width": _share(max(bar.duration_ms or 0, longest_ms / 200), longest_ms),
-                "wait": _share(bar.ttft_ms or 0, longest_ms),
-            }
-            for bar in found.attempts
-        ],
-        "transfers": [
-            (
-                revision.transfer,
-                [(_word(words.ACCOUNTS, account), amount) for account, amount in revision.transfer.amounts],
-            )
-            for revision in found.revisions
-            if revision.transfer
-        ],
-    }
+    context = {"section": "usage", **receipt_context(found)}
     return render(request, "console/usage/receipt.html", context)
-
-
-def _share(part: float, whole: int) -> str:
-    """In hundredths, with a point whatever the language: a coordinate, not a number to read."""
-    return f"{100 * part / whole:.2f}"
-
-
-def _word(names: Mapping[Any, Any], value: str) -> str:
-    """The word for a stored value; the value itself when there is none yet."""
-    return str(names.get(value, value))

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from dataclasses import replace
 from typing import Literal
 from uuid import UUID
 
@@ -13,24 +14,28 @@ from portal.inference.choice import ChoiceRun, Outlet
 from portal.inference.credentials import Credential
 from portal.inference.delivery import together
 from portal.inference.errors import CallError
+from portal.inference.floor_meter import FloorMeter
 from portal.inference.outlets import DirectOutlet, MergedOutlet, MergedStream, Sink, merged_answer
 from portal.inference.runtime import Runtime
 from portal.inference.snapshot import ModelEntry, Route
 from portal.kit.ids import PREFIXES, public_id, uuid7
 from quotas.admission import AdmissionRow, Verdict
-from quotas.metering.facts import UsageFacts
+from quotas.metering.facts import NOTHING, UsageFacts
 from quotas.models import AttemptOutcome, HoldState
 from quotas.settlement import AttemptEnd, CheckpointRow, settlement_row
 
 logger = logging.getLogger(__name__)
 
-StopReason = Literal["CLIENT_GONE", "CLIENT_STALLED", "LEASE_LOST", "DRAIN", "IDLE", "FIRST_BYTE", "TOTAL"]
+StopReason = Literal[
+    "CLIENT_GONE", "CLIENT_STALLED", "LEASE_LOST", "DRAIN", "SUSPENDED", "IDLE", "FIRST_BYTE", "TOTAL"
+]
 
 _OUTCOMES: dict[StopReason, AttemptOutcome] = {
     "CLIENT_GONE": AttemptOutcome.CLIENT_GONE,
     "CLIENT_STALLED": AttemptOutcome.CLIENT_GONE,
     "LEASE_LOST": AttemptOutcome.CUT,
     "DRAIN": AttemptOutcome.CUT,
+    "SUSPENDED": AttemptOutcome.CUT,
     "IDLE": AttemptOutcome.BACKEND_TIMEOUT,
     "FIRST_BYTE": AttemptOutcome.BACKEND_TIMEOUT,
     "TOTAL": AttemptOutcome.CUT,
@@ -57,6 +62,7 @@ class ModelCall:
     ) -> None:
         self.request_id = request_id
         self.public_id = public_id(PREFIXES["request"], request_id)
+        self.tenant_id = credential.tenant_id
         self.stop_reason: StopReason | None = None
         self.lease_until_s = 0.0
         self.wants_lease = False
@@ -72,6 +78,8 @@ class ModelCall:
         # Engines count and name several choices differently, so each is served as a call of one.
         self._merged = MergedStream(sink) if request.choices > 1 else None
         self._choices = [self._choice(index) for index in range(request.choices)]
+        # What the floor's meter has counted of each.
+        self._metered = [NOTHING] * request.choices
 
     def _choice(self, index: int) -> ChoiceRun:
         outlet: Outlet = MergedOutlet(self._merged, index) if self._merged else DirectOutlet(self._sink)
@@ -132,8 +140,25 @@ class ModelCall:
             reasoning_tokens=facts.reasoning_tokens,
         )
 
+    def meter(self, floor: FloorMeter) -> None:
+        """Count what was delivered since the last time, and the call itself as being in progress."""
+        self._meter(floor, self._parts())
+        if self._choices[0].deployment_id is not None:
+            floor.add_live(self._choices[0].deployment_id)
+
+    def _meter(self, floor: FloorMeter, parts: list[UsageFacts]) -> None:
+        for index, choice in enumerate(self._choices):
+            if choice.deployment_id is not None:
+                # The prompt counts once, as it is charged once.
+                part = replace(parts[index], prompt_tokens=0, cached_tokens=0) if index else parts[index]
+                floor.add(choice.deployment_id, part, before=self._metered[index])
+                self._metered[index] = part
+
+    def _parts(self) -> list[UsageFacts]:
+        return [choice.delivery.facts() for choice in self._choices]
+
     def _facts(self) -> UsageFacts:
-        return together([choice.delivery.facts() for choice in self._choices])
+        return together(self._parts())
 
     # The call.
 
@@ -146,19 +171,20 @@ class ModelCall:
         routes = runtime.upstreams.in_order(self._entry.routes)
         if not routes:
             raise errors.backend_unavailable()
-        await runtime.check_rate(self._credential.tenant_id)
+        ticket = await runtime.rates.enter(
+            request_id=self.request_id,
+            credential=self._credential,
+            entry=self._entry,
+            request=self._request,
+        )
         attempt_id = uuid7()
         asked_at_s = time.monotonic()
-        answer = await runtime.admit(self._admission_row(routes[0], attempt_id))
-        if answer.verdict is Verdict.REFUSED:
-            raise errors.refusal(
-                answer, slug=self._entry.slug, output_cap_tokens=self._request.output_cap_tokens
-            )
-        if answer.verdict is Verdict.CONFLICT or (
-            answer.verdict is Verdict.ALREADY_DONE and answer.reason != HoldState.PENDING
-        ):
-            # Another call has this id, or its own hold was resolved before the answer got here.
-            raise errors.overloaded("The call could not be recorded.")
+        try:
+            await self._admit(routes[0], attempt_id)
+        except BaseException:
+            if ticket is not None:
+                runtime.rates.withdraw(ticket)
+            raise
         self._task = asyncio.current_task()
         self.lease_until_s = asked_at_s + runtime.config.lease_s
         self.wants_lease = True
@@ -170,14 +196,32 @@ class ModelCall:
             measures.LIVE_CALLS.dec()
             self.wants_lease = False
             runtime.live.pop(self.request_id, None)
+            parts = self._parts()
+            facts = together(parts)
+            if ticket is not None:
+                runtime.rates.leave(ticket, used_tokens=facts.prompt_tokens + facts.completion_tokens)
             runtime.settle(
                 settlement_row(
                     request_id=self.request_id,
-                    tenant_id=self._credential.tenant_id,
-                    facts=self._facts(),
+                    tenant_id=self.tenant_id,
+                    facts=facts,
                     attempts=self._ends(attempt_id),
                 )
             )
+            self._meter(runtime.floor, parts)
+
+    async def _admit(self, route: Route, attempt_id: UUID) -> None:
+        """Raises CallError when the call is not admitted."""
+        answer = await self._runtime.admit(self._admission_row(route, attempt_id))
+        if answer.verdict is Verdict.REFUSED:
+            raise errors.refusal(
+                answer, slug=self._entry.slug, output_cap_tokens=self._request.output_cap_tokens
+            )
+        if answer.verdict is Verdict.CONFLICT or (
+            answer.verdict is Verdict.ALREADY_DONE and answer.reason != HoldState.PENDING
+        ):
+            # Another call has this id, or its own hold was resolved before the answer got here.
+            raise errors.overloaded("The call could not be recorded.")
 
     def _ends(self, first_attempt_id: UUID) -> list[AttemptEnd]:
         """How the attempts ended; the first one also when its choice was stopped before it began."""
@@ -192,7 +236,7 @@ class ModelCall:
         return AdmissionRow(
             request_id=self.request_id,
             attempt_id=attempt_id,
-            tenant_id=self._credential.tenant_id,
+            tenant_id=self.tenant_id,
             api_key_id=self._credential.api_key_id,
             digest=self._credential.digest,
             model_id=self._entry.id,
@@ -243,6 +287,8 @@ class ModelCall:
             return None
         if reason in ("IDLE", "FIRST_BYTE"):
             return errors.backend_timeout()
+        if reason == "SUSPENDED":
+            return errors.suspended()
         if reason == "TOTAL":
             return CallError(504, "call_timeout", "The call took longer than calls may take.", type="timeout")
         return errors.overloaded("The call was ended by the service. What was delivered is billed.")

@@ -73,6 +73,7 @@ class ChoiceRun:
         self.delivery = Delivery(request)
         self.attempts: list[AttemptEnd] = []
         self.has_started = False
+        self.deployment_id: UUID | None = None
         self._runtime = runtime
         self._request_id = request_id
         self._request = request
@@ -171,6 +172,7 @@ class ChoiceRun:
         attempt = AttemptRecord(attempt_id)
         self._progress_s = time.monotonic()
         upstreams.entered(route)
+        self.deployment_id = route.deployment_id
         try:
             await self._leave_if_stopped()
             await self._exchange(route, attempt, is_fresh=is_fresh)

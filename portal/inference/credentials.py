@@ -11,8 +11,8 @@ import psycopg
 from psycopg import AsyncConnection
 
 from portal.inference.database import LOOK_UP_TIMEOUT_S, Database, ResultT, in_time
-from portal.inference.errors import CallError, overloaded, wrong_key
-from portal.kit.secrets import MalformedApiKey, MissingSecret, SecretStore, parse_api_key
+from portal.inference.errors import management_key, overloaded, suspended, wrong_key
+from portal.kit.secrets import MalformedApiKey, MissingSecret, SecretStore, WrongKindOfKey, parse_api_key
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +47,8 @@ class Authenticator:
             return known
         try:
             parsed = parse_api_key(token)
+        except WrongKindOfKey:
+            raise management_key() from None
         except MalformedApiKey:
             raise wrong_key() from None
         row = await self._look_up(lambda connection: _stored_key(connection, parsed.key_id))
@@ -130,7 +132,5 @@ async def _models_of(connection: AsyncConnection[Any], credential: Credential) -
     if not rows or not rows[0][0]:
         raise wrong_key()
     if not rows[0][1]:
-        raise CallError(
-            403, "organization_suspended", "This organization is suspended.", type="permission_error"
-        )
+        raise suspended()
     return [(slug, created) for _, _, slug, created in rows if slug is not None]

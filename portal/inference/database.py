@@ -172,6 +172,17 @@ class Database:
         async with self.connection() as connection:
             return await settlement.checkpoint_batch(connection, rows, lease_s=self._config.lease_s)
 
+    async def cut_tenants(self, tenant_ids: Sequence[UUID]) -> set[UUID]:
+        """Which of these organizations may not even finish the calls in progress."""
+        async with self.connection() as connection:
+            cursor = await connection.execute(
+                "SELECT id FROM tenants_tenant "
+                "WHERE id = ANY (%s::uuid[]) AND state <> 'ACTIVE' AND cuts_calls",
+                (list(tenant_ids),),
+                prepare=True,
+            )
+            return {row[0] for row in await cursor.fetchall()}
+
     async def ping(self) -> None:
         async with self.connection() as connection:
             await connection.execute("SELECT 1")

@@ -3,12 +3,16 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 
+from portal.kit.clock import utc_now
 from portal.kit.money import amount_to_decimal_text, format_nanos
-from quotas.admission import AdmissionAnswer, Refusal
+from quotas.admission import AdmissionAnswer, LimitHit, Refusal
+from quotas.limits.rate import RateRefusal
+from quotas.models import LimitKind
 
 
 @dataclass(eq=False)
@@ -58,6 +62,15 @@ def wrong_key() -> CallError:
     )
 
 
+def management_key() -> CallError:
+    return CallError(
+        401,
+        "management_key",
+        "This is a management key (slm_…). Calls to models need an API key (slc_…).",
+        type="authentication_error",
+    )
+
+
 def unknown_model(slug: str) -> CallError:
     shown = slug if len(slug) <= 120 else slug[:119] + "…"
     return CallError(404, "model_not_found", f"The model '{shown}' does not exist.", param="model")
@@ -67,15 +80,56 @@ def overloaded(message: str = "The service is overloaded. Try again shortly.") -
     return CallError(503, "overloaded", message, type="service_unavailable", retry_after_s=1)
 
 
-def too_many_requests(limit_rpm: int, retry_after_s: float) -> CallError:
-    wait_s = max(1, math.ceil(retry_after_s))
+def suspended() -> CallError:
+    return CallError(
+        403, "organization_suspended", "This organization is suspended.", type="permission_error"
+    )
+
+
+def too_many_requests(
+    refusal: RateRefusal, *, slug: str, prompt_tokens: int, output_cap_tokens: int, choices: int
+) -> CallError:
+    """The error of a call that a rate limit refuses. The cap is per choice."""
+    limit = refusal.limit
+    who = "This API key" if limit.scope in ("key", "model_and_key") else "This organization"
+    where = f" with the model '{slug}'" if limit.scope in ("model", "model_and_key") else ""
+    told: dict[str, Any] = {"kind": limit.kind.value, "scope": limit.scope, "value": limit.value}
+    details: dict[str, Any] = {"limit": told}
+    code, retry_after_s = "rate_limit_exceeded", None
+    if limit.kind == LimitKind.CONCURRENCY:
+        code = "concurrency_limit_exceeded"
+        may = f"{who} may have {limit.value} calls in progress at a time{where}."
+    elif limit.kind == LimitKind.REQUESTS_RPM:
+        may = f"{who} may send {limit.value} requests a minute{where}."
+    else:
+        may = f"{who} may use {limit.value} tokens a minute{where}."
+    if refusal.wait_s == math.inf:
+        advice = "Calls like this one are refused until the limit is raised."
+        if limit.kind == LimitKind.TOKENS_TPM and limit.value:
+            fits = max(0, limit.value - prompt_tokens) // choices
+            needed = prompt_tokens + choices * output_cap_tokens
+            remedy = f"Lower max_tokens to {fits}." if fits else "Shorten the prompt."
+            advice = f"This call may need up to {needed}. {remedy}"
+            details["max_tokens_that_fit"] = fits
+    elif refusal.wait_s == 0:
+        retry_after_s = told["retry_after_s"] = 1
+        advice = "Try again when one of them has ended."
+    else:
+        retry_after_s = told["retry_after_s"] = max(1, math.ceil(refusal.wait_s))
+        told["resets_at"] = _moment(utc_now() + timedelta(seconds=refusal.wait_s))
+        advice = f"Try again in {retry_after_s} s."
     return CallError(
         429,
-        "rate_limit_exceeded",
-        f"This organization may send {limit_rpm} requests a minute. Try again in {wait_s} s.",
+        code,
+        f"{may} {advice}",
         type="rate_limit_error",
-        retry_after_s=wait_s,
+        details=details,
+        retry_after_s=retry_after_s,
     )
+
+
+def _moment(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def backend_failed(message: str = "The model's backend failed to answer.") -> CallError:
@@ -108,9 +162,7 @@ def refusal(answer: AdmissionAnswer, *, slug: str, output_cap_tokens: int) -> Ca
         case Refusal.KEY_EXPIRED:
             return CallError(401, "api_key_expired", "This API key has expired.", type="authentication_error")
         case Refusal.TENANT_SUSPENDED:
-            return CallError(
-                403, "organization_suspended", "This organization is suspended.", type="permission_error"
-            )
+            return suspended()
         case Refusal.MODEL_UNKNOWN:
             return unknown_model(slug)
         case Refusal.MODEL_NOT_ENABLED:
@@ -131,6 +183,10 @@ def refusal(answer: AdmissionAnswer, *, slug: str, output_cap_tokens: int) -> Ca
             )
         case Refusal.NOT_DEPLOYED:
             return backend_unavailable()
+        case Refusal.QUOTA_EXCEEDED if answer.limit is not None:
+            return _over_quota(answer, answer.limit, slug=slug, output_cap_tokens=output_cap_tokens)
+        case Refusal.BUDGET_EXCEEDED if answer.limit is not None:
+            return _over_budget(answer, answer.limit, slug=slug, output_cap_tokens=output_cap_tokens)
         case Refusal.INSUFFICIENT_FUNDS:
             return _insufficient(answer, output_cap_tokens)
         case _:
@@ -159,3 +215,85 @@ def _insufficient(answer: AdmissionAnswer, output_cap_tokens: int) -> CallError:
             "max_tokens_that_fit": fits,
         },
     )
+
+
+_PERIODICAL: Mapping[LimitKind, str] = {
+    LimitKind.TOKENS_DAY: "Daily token quota",
+    LimitKind.TOKENS_MONTH: "Monthly token quota",
+    LimitKind.MONEY_DAY: "Daily budget",
+    LimitKind.MONEY_MONTH: "Monthly budget",
+}
+
+
+def _over_budget(answer: AdmissionAnswer, limit: LimitHit, *, slug: str, output_cap_tokens: int) -> CallError:
+    currency = answer.currency or ""
+    value, used, pending, needed = (
+        format_nanos(amount, currency) for amount in (limit.value, limit.used, limit.pending, limit.needed)
+    )
+    scope, whose = _scope(limit, slug)
+    fits = answer.fit_output_tokens or 0
+    return CallError(
+        402,
+        "budget_exceeded",
+        f"{_PERIODICAL[limit.kind]} {whose} reached: {value}, of which {used} is spent and {pending} is held "
+        f"by calls in progress; this call needs up to {needed}. {_resets(limit, fits, output_cap_tokens)}, "
+        "or have the budget raised.",
+        type="insufficient_quota",
+        details={
+            "currency": currency,
+            "limit": {
+                "kind": limit.kind.value,
+                "scope": scope,
+                "value": amount_to_decimal_text(limit.value),
+                "used": amount_to_decimal_text(limit.used),
+                "pending": amount_to_decimal_text(limit.pending),
+                "resets_at": _moment(limit.resets_at),
+            },
+            "needed": amount_to_decimal_text(limit.needed),
+            "max_tokens_that_fit": fits,
+        },
+    )
+
+
+def _over_quota(answer: AdmissionAnswer, limit: LimitHit, *, slug: str, output_cap_tokens: int) -> CallError:
+    scope, whose = _scope(limit, slug)
+    fits = answer.fit_output_tokens or 0
+    return CallError(
+        429,
+        "quota_exceeded",
+        f"{_PERIODICAL[limit.kind]} {whose} reached: {limit.value} tokens, of which {limit.used} are used "
+        f"and {limit.pending} are held by calls in progress; this call needs up to {limit.needed}. "
+        f"{_resets(limit, fits, output_cap_tokens)}, or have the quota raised.",
+        type="insufficient_quota",
+        details={
+            "limit": {
+                "kind": limit.kind.value,
+                "scope": scope,
+                "value": limit.value,
+                "used": limit.used,
+                "pending": limit.pending,
+                "resets_at": _moment(limit.resets_at),
+            },
+            "needed": limit.needed,
+            "max_tokens_that_fit": fits,
+        },
+        retry_after_s=max(1, math.ceil((limit.resets_at - utc_now()).total_seconds())),
+    )
+
+
+def _scope(limit: LimitHit, slug: str) -> tuple[str, str]:
+    """The scope of a limit as a code, and as people say it."""
+    match limit.model_id is not None, limit.api_key_id is not None:
+        case True, True:
+            return "model_and_key", f"of the model '{slug}' with this API key"
+        case True, False:
+            return "model", f"of the model '{slug}'"
+        case False, True:
+            return "key", "of this API key"
+        case _:
+            return "organization", "of this organization"
+
+
+def _resets(limit: LimitHit, fits: int, output_cap_tokens: int) -> str:
+    advice = f"Lower max_tokens to {fits}" if 0 < fits < output_cap_tokens else "Wait until then"
+    return f"It resets on {limit.resets_at:%Y-%m-%d %H:%M} UTC. {advice}"

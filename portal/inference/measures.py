@@ -5,6 +5,12 @@ from collections.abc import Callable
 from portal.kit import metrics
 
 ADMISSIONS = metrics.counter("admissions_total", "Admissions by what became of them.", ["answer"])
+LIMITS_UNKNOWN = metrics.counter(
+    "rate_limits_unknown_total", "Look-ups of rate limits that failed; the last known ones or none applied."
+)
+FLOOR_MISSED = metrics.counter(
+    "floor_seconds_missed_total", "Seconds whose flow did not reach the factory floor's meter."
+)
 SETTLEMENTS = metrics.counter("settlements_total", "Settlements by what became of them.", ["answer"])
 CHECKPOINTS = metrics.counter("checkpoints_total", "Checkpoint batches.", ["answer"])
 OVERRUNS = metrics.counter("overruns_total", "Calls whose measured cost exceeded what was held.")

@@ -13,14 +13,16 @@ import psycopg
 from portal.inference import measures
 from portal.inference.config import InferenceConfig
 from portal.inference.credentials import Authenticator
-from portal.inference.database import Database, is_transient
-from portal.inference.errors import overloaded, too_many_requests
+from portal.inference.database import LOOK_UP_TIMEOUT_S, Database, in_time, is_transient
+from portal.inference.errors import overloaded
+from portal.inference.floor_meter import FloorMeter, seconds_until_written
+from portal.inference.limits import RateGate
 from portal.inference.snapshot import POLL_S, CatalogSnapshot
 from portal.inference.upstream import Upstreams
 from portal.kit import valkey
 from portal.kit.batching import Closed, DeadlineExceeded, GroupCommit, QueueFull
 from quotas.admission import AdmissionAnswer, AdmissionRow, Verdict
-from quotas.limits.rate import RequestRate
+from quotas.limits.script_line import ANSWER_TIMEOUT_S
 from quotas.metering.facts import NOTHING
 from quotas.models import AttemptOutcome
 from quotas.settlement import AttemptEnd, SettlementAnswer, SettlementRow, settlement_row
@@ -31,7 +33,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TICK_S = 0.2
+# Calls of a suspended organization end within a second, the question and the way to the client included.
+SUSPENSION_POLL_S = 0.75
 CHECKPOINT_CHUNK = 1000
+# After so many calls the meter lets others have a turn.
+METER_CHUNK = 100
 # A checkpoint is taken a little earlier than promised, so that its commit is in time as well.
 CHECKPOINT_MARGIN = 0.75
 SETTLEMENT_DEADLINE_S = 120.0
@@ -47,13 +53,16 @@ class Runtime:
     def __init__(self, config: InferenceConfig) -> None:
         self.config = config
         self.database = Database(config)
-        self.catalog = CatalogSnapshot(self.database, config.secrets)
+        self._valkey = valkey.connect(config.valkey_url, timeout_s=ANSWER_TIMEOUT_S)
+        self.rates = RateGate(
+            self.database, self._valkey, lease_s=config.lease_s, default_rpm=config.rate_limit_rpm
+        )
+        self.floor = FloorMeter(self._valkey)
+        self.catalog = CatalogSnapshot(
+            self.database, config.secrets, on_limits=self.rates.cache.note_revision
+        )
         self.authenticator = Authenticator(self.database, config.secrets)
         self.upstreams = Upstreams(config)
-        self._valkey = valkey.connect(config.valkey_url)
-        self._rate = (
-            RequestRate(self._valkey, limit_rpm=config.rate_limit_rpm) if config.rate_limit_rpm else None
-        )
         self.live: dict[UUID, ModelCall] = {}
         self.is_draining = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -95,7 +104,10 @@ class Runtime:
         rounds: list[tuple[float, Callable[[], Awaitable[None]]]] = [
             (TICK_S, self._watch_calls),
             (self.config.checkpoint_s * CHECKPOINT_MARGIN, self._checkpoint_calls),
+            (self.config.checkpoint_s * CHECKPOINT_MARGIN, self.rates.renew),
+            (SUSPENSION_POLL_S, self._cut_suspended),
             (POLL_S, self.catalog.refresh),
+            (0.0, self._meter_second),
         ]
         self._loops = [asyncio.create_task(self._every(*each)) for each in rounds]
 
@@ -115,6 +127,7 @@ class Runtime:
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
+        await self.rates.close()
         await self.upstreams.close()
         await self._valkey.aclose()
         await self.database.close()
@@ -129,15 +142,6 @@ class Runtime:
     def _cut_all(self) -> None:
         for call in list(self.live.values()):
             call.stop("DRAIN")
-
-    async def check_rate(self, tenant_id: UUID) -> None:
-        """Raises CallError 429 when the organization sends more requests than it may."""
-        if self._rate is None:
-            return
-        decision = await self._rate.check(tenant_id)
-        if not decision.allowed:
-            measures.ADMISSIONS.labels("RATE_LIMITED").inc()
-            raise too_many_requests(self.config.rate_limit_rpm, decision.retry_after_s)
 
     # The two doors of quotas.
 
@@ -211,6 +215,31 @@ class Runtime:
         now_s = time.monotonic()
         for call in list(self.live.values()):
             call.watch(now_s)
+
+    async def _cut_suspended(self) -> None:
+        """Stop the calls of organizations that were suspended and may not finish them. One question a round,
+        and none while nothing runs."""
+        tenant_ids = {call.tenant_id for call in self.live.values()}
+        if not tenant_ids:
+            return
+        try:
+            cut = await in_time(self.database.cut_tenants(list(tenant_ids)), LOOK_UP_TIMEOUT_S)
+        except psycopg.Error as error:
+            logger.warning("inference.suspensions.not_asked", extra={"reason": type(error).__name__})
+            return
+        for call in list(self.live.values()):
+            if call.tenant_id in cut:
+                call.stop("SUSPENDED")
+
+    async def _meter_second(self) -> None:
+        """Write down, at the end of every second, what was delivered in it."""
+        now_s = time.time()
+        await asyncio.sleep(seconds_until_written(now_s))
+        for number, call in enumerate(list(self.live.values())):
+            call.meter(self.floor)
+            if number % METER_CHUNK == METER_CHUNK - 1:
+                await asyncio.sleep(0)
+        await self.floor.write(second=int(now_s))
 
     async def _checkpoint_calls(self) -> None:
         """Make what was delivered durable, in batches, and cut calls whose lease is not theirs any more."""

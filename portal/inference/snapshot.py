@@ -4,7 +4,7 @@ truth: admission checks grant, model and price in its own statement."""
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
@@ -75,9 +75,13 @@ def _entry(
 class CatalogSnapshot:
     """Refreshed within a second of a change, and at once when a caller names a model that nobody serves."""
 
-    def __init__(self, database: Database, secrets: SecretStore) -> None:
+    def __init__(
+        self, database: Database, secrets: SecretStore, *, on_limits: Callable[[int, float], None]
+    ) -> None:
+        """on_limits: told at every look the revision of all limits, and when it was asked for (monotonic)."""
         self._database = database
         self._secrets = secrets
+        self._on_limits = on_limits
         self._revision = -1
         self._models: Mapping[str, ModelEntry] = {}
         self._lock = asyncio.Lock()
@@ -111,11 +115,16 @@ class CatalogSnapshot:
 
     async def _load(self) -> None:
         async with self._database.connection() as connection:
+            asked_at_s = time.monotonic()
             cursor = await connection.execute(
-                "SELECT revision FROM models_catalog_catalogrevision", prepare=True
+                "SELECT c.revision, l.revision FROM models_catalog_catalogrevision c, quotas_limitrevision l",
+                prepare=True,
             )
             row = await cursor.fetchone()
-            if row is None or row[0] == self._revision:
+            if row is None:
+                return
+            self._on_limits(row[1], asked_at_s)
+            if row[0] == self._revision:
                 return
             cursor = await connection.execute(
                 """

@@ -27,6 +27,13 @@ PREFIXES: Final[dict[str, str]] = {
     "price": "prc",
     "invitation": "inv",
     "management_key": "mk",
+    "audit": "aud",
+    "credit_order": "ord",
+    "tier": "tier",
+    "limit": "lim",
+    "pool_cost": "pcv",
+    "capacity": "cap",
+    "replay": "rpl",
 }
 
 BASE32_LENGTH: Final = 26

@@ -41,7 +41,7 @@ _MAX_DEPTH: Final = 4
 # of a database's error, which repeat the values of the row, and addresses. Possessive, so that long lines
 # cost no more than their length.
 _SENSITIVE_TEXT: Final = re.compile(
-    r"(?P<key>slc_[0-9a-z]{8})[0-9A-Za-z_]++"
+    r"(?P<key>sl[cm]_[0-9a-z]{8})[0-9A-Za-z_]++"
     r"|(?P<scheme>\b[Bb]earer\s++)[^\s'\",;]++"
     r"|\b(?:sk|rk|whsec)_[0-9A-Za-z_]{8,}+"
     r"|(?P<url>://[^\s/:@]*+:)[^\s/@]++(?=@)"

@@ -43,8 +43,9 @@ class CreatePartitionedModel(migrations.CreateModel):
 
 
 def run_sql_file(path: Path) -> migrations.RunSQL:
-    """A RunSQL of a file beside the code that calls its functions."""
-    return migrations.RunSQL(path.read_text(encoding="utf-8"), migrations.RunSQL.noop)
+    """A RunSQL of a file beside the code that calls its functions. There is no way back from it: what the
+    file made would stay, ask for tables that are gone, and stop the way forward."""
+    return migrations.RunSQL(path.read_text(encoding="utf-8"))
 
 
 def composite_foreign_key(table: str, columns: str, target: str, target_columns: str) -> migrations.RunSQL:

@@ -1,4 +1,4 @@
-"""The installation's own secrets (a directory of files) and the tokens of API keys.
+"""The installation's own secrets (a directory of files) and the tokens of API and management keys.
 
 Peppers and encryption keys are numbered, so that they can be rotated: what is stored names the number it was
 made with, the highest number is used for what is new, and older ones stay until nothing names them.
@@ -23,11 +23,12 @@ from portal.kit.ids import decode_base32, encode_base32
 
 PEPPER_BYTES: Final = 32
 API_KEY_PREFIX: Final = "slc"
+MANAGEMENT_KEY_PREFIX: Final = "slm"
 SECRET_LENGTH: Final = 43
 CHECKSUM_LENGTH: Final = 6
 
 _BASE62: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_TOKEN_TEXT: Final = re.compile(r"slc_([0-7][0-9a-hjkmnp-tv-z]{25})_([0-9A-Za-z]{43})([0-9A-Za-z]{6})")
+_TOKEN_TEXT: Final = re.compile(r"(slc|slm)_([0-7][0-9a-hjkmnp-tv-z]{25})_([0-9A-Za-z]{43})([0-9A-Za-z]{6})")
 _CHECKED_LENGTH: Final = len(API_KEY_PREFIX) + 1 + 26 + 1 + SECRET_LENGTH
 
 _DJANGO_KEY_FILE: Final = "django_secret_key"
@@ -57,7 +58,11 @@ class DecryptionFailed(SecretError):
 
 
 class MalformedApiKey(ValueError):
-    """The text is not an API key token. The message never repeats it."""
+    """The text is not a key's token. The message never repeats it."""
+
+
+class WrongKindOfKey(MalformedApiKey):
+    """The text is a whole token, but of the other kind: a management key for an API key, or the reverse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,19 +213,40 @@ class SecretStore:
 
 def new_api_key(key_id: UUID) -> NewApiKey:
     """A fresh token for this key: `slc_`, the id in base32, `_`, 256 random bits and a checksum in base62."""
-    secret = "".join([secrets.choice(_BASE62) for _ in range(SECRET_LENGTH)])
-    checked = f"{API_KEY_PREFIX}_{encode_base32(key_id)}_{secret}"
-    return NewApiKey(token=checked + _checksum(checked), secret=secret)
+    return _new_token(API_KEY_PREFIX, key_id)
+
+
+def new_management_key(key_id: UUID) -> NewApiKey:
+    """A fresh token of a management key: the same after `slm_`."""
+    return _new_token(MANAGEMENT_KEY_PREFIX, key_id)
 
 
 def parse_api_key(token: str) -> ParsedApiKey:
-    """Take a token apart. Raises MalformedApiKey, and nothing else, for a text that is not a whole token."""
+    """Take a token apart. Raises MalformedApiKey for a text that is not a whole token, WrongKindOfKey among
+    them for that of a management key."""
+    return _parse_token(API_KEY_PREFIX, token)
+
+
+def parse_management_key(token: str) -> ParsedApiKey:
+    """The same for the token of a management key."""
+    return _parse_token(MANAGEMENT_KEY_PREFIX, token)
+
+
+def _new_token(prefix: str, key_id: UUID) -> NewApiKey:
+    secret = "".join([secrets.choice(_BASE62) for _ in range(SECRET_LENGTH)])
+    checked = f"{prefix}_{encode_base32(key_id)}_{secret}"
+    return NewApiKey(token=checked + _checksum(checked), secret=secret)
+
+
+def _parse_token(prefix: str, token: str) -> ParsedApiKey:
     match = _TOKEN_TEXT.fullmatch(token)
-    if match is None or match[3] != _checksum(token[:_CHECKED_LENGTH]):
-        raise MalformedApiKey("not an API key of this service")
-    key_id = decode_base32(match[1])
+    if match is None or match[4] != _checksum(token[:_CHECKED_LENGTH]):
+        raise MalformedApiKey("not a key of this service")
+    if match[1] != prefix:
+        raise WrongKindOfKey("a key of another kind")
+    key_id = decode_base32(match[2])
     assert key_id is not None, "the pattern allows canonical base32 only"
-    return ParsedApiKey(key_id=key_id, secret=match[2])
+    return ParsedApiKey(key_id=key_id, secret=match[3])
 
 
 def _checksum(checked: str) -> str:

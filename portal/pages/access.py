@@ -16,9 +16,11 @@ from django_htmx.http import HttpResponseClientRedirect
 
 from portal.kit.ids import PREFIXES, InvalidPublicId, parse_public_id, public_id
 from tenants.models import Membership, Role
+from tenants.operations import audit
 from tenants.permissions import DESCRIPTIONS, Permission, may
 from tenants.scope import role_scope, tenant_scope
 
+SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 LAST_ORGANIZATION: Final = "last_organization"
 """Session key: where the chooser leads to. Nothing is decided by it but a redirect."""
 
@@ -94,6 +96,8 @@ def organization_page(
                 return HttpResponseNotAllowed(methods)
             with tenant_scope(found.tenant_id):
                 if not found.may(permission):
+                    if request.method not in SAFE_METHODS:
+                        _note_refusal(found, permission)
                     return forbidden(request, permission)
                 response = view(request, found, **parts)
                 # What is rendered late would be rendered outside the scope.
@@ -108,6 +112,17 @@ def organization_page(
         return wrapped
 
     return decorate
+
+
+def _note_refusal(organization: Organization, permission: Permission) -> None:
+    """In the tenant's scope, whose transaction holds nothing else."""
+    audit.record_refusal(
+        actor=audit.member(organization.user_id, organization.role),
+        action=f"page.{permission.value}",
+        reason=f"The role {organization.role.value} lacks the permission.",
+        tenant_id=organization.tenant_id,
+        target=organization.public_id,
+    )
 
 
 def sign_in_first(request: HttpRequest) -> HttpResponse:

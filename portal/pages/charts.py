@@ -178,6 +178,70 @@ def filled_area(
     )
 
 
+def paired_bars(
+    *,
+    chart_id: str,
+    title: str,
+    slots: Sequence[Slot],
+    pairs: Sequence[Sequence[Series]],
+    wording: Wording,
+    tick_wording: Wording | None = None,
+    slot_heading: str = "",
+) -> Chart:
+    """Bars side by side, to be compared: in each slot one for each of `pairs`, its series on top of each
+    other. There is no total, because what is compared is not one sum. At most MAX_SERIES series in all;
+    errors as stacked_bars.
+    """
+    series = tuple(one for pair in pairs for one in pair)
+    _check_values(series, slots)
+    stacks = [_stacks(pair, len(slots)) for pair in pairs]
+    top = max((stack[-1] for pair in stacks for stack in pair), default=0)
+    ticks = nice_ticks(top)
+    legend = _legend(chart_id, series, wording)
+    rows = tuple(
+        Row(slot.title, tuple(wording(one.values[place]) for one in series))
+        for place, slot in enumerate(slots)
+    )
+    bars: list[Bar] = []
+    first = 0
+    for place, pair in enumerate(pairs):
+        entries = legend[first : first + len(pair)]
+        bars += _bars(stacks[place], entries, ticks[-1], lane=place, lanes=len(pairs))
+        first += len(pair)
+    parts = [f"{entry.label} {entry.total}" for entry in legend]
+    return Chart(
+        chart_id=chart_id,
+        title=title,
+        summary=f"{title}: {' · '.join(parts)}",
+        slot_heading=slot_heading or _("Time"),
+        ticks=_ticks(ticks, top, tick_wording or wording),
+        labels=_labels(slots),
+        legend=legend,
+        bars=tuple(bars),
+        areas=(),
+        hits=_paired_hits(slots, rows, legend),
+        columns=tuple(one.label for one in series),
+        rows=rows,
+        totals=Row(_("Total"), tuple(wording(one.total) for one in series)),
+        is_empty=not any(any(one.values) for one in series),
+    )
+
+
+def _paired_hits(slots: Sequence[Slot], rows: Sequence[Row], legend: Sequence[Legend]) -> tuple[Hit, ...]:
+    width = 100 / max(1, len(slots))
+    return tuple(
+        Hit(
+            _number(width * place),
+            _number(width),
+            " · ".join(
+                (slot.title, *(f"{e.label} {cell}" for e, cell in zip(legend, row.cells, strict=True)))
+            ),
+            slot.url,
+        )
+        for place, (slot, row) in enumerate(zip(slots, rows, strict=True))
+    )
+
+
 def sparkline(values: Sequence[int], *, title: str) -> Sparkline:
     """Scaled to its own greatest value; fewer than two values make a flat line."""
     shown = [max(0, value) for value in values] or [0]
@@ -228,18 +292,13 @@ def _chart(
     *,
     is_area: bool,
 ) -> Chart:
-    for one in given:
-        if len(one.values) != len(slots):
-            raise ValueError(f"{one.label!r} has {len(one.values)} values for {len(slots)} slots")
+    _check_values(given, slots)
     # The few parts of a flow keep their places: input that is drawn like output since yesterday misleads.
     series = tuple(given) if is_area and len(given) <= MAX_SERIES else join_rest(given)
     stacks = _stacks(series, len(slots))
     top = max((stack[-1] for stack in stacks), default=0)
     ticks = nice_ticks(top)
-    legend = tuple(
-        Legend(_key(place), f"{chart_id}-{_key(place)}", one.label, wording(one.total))
-        for place, one in enumerate(series)
-    )
+    legend = _legend(chart_id, series, wording)
     total = sum(one.total for one in series)
     rows = _rows(slots, series, wording)
     return Chart(
@@ -247,14 +306,7 @@ def _chart(
         title=title,
         summary=_("%(title)s: %(total)s in all") % {"title": title, "total": wording(total)},
         slot_heading=slot_heading or _("Time"),
-        ticks=tuple(
-            # Nothing has no scale: a name for its upper end would be made up.
-            Tick(
-                _number(PLOT_HEIGHT_PX * (1 - tick / ticks[-1])),
-                tick_wording(tick) if top or not tick else "",
-            )
-            for tick in ticks
-        ),
+        ticks=_ticks(ticks, top, tick_wording),
         labels=_labels(slots),
         legend=legend,
         bars=() if is_area else _bars(stacks, legend, ticks[-1]),
@@ -264,6 +316,27 @@ def _chart(
         rows=rows,
         totals=Row(_("Total"), _cells([one.total for one in series], wording)),
         is_empty=total == 0 and not any(any(one.values) for one in series),
+    )
+
+
+def _check_values(series: Sequence[Series], slots: Sequence[Slot]) -> None:
+    for one in series:
+        if len(one.values) != len(slots):
+            raise ValueError(f"{one.label!r} has {len(one.values)} values for {len(slots)} slots")
+
+
+def _legend(chart_id: str, series: Sequence[Series], wording: Wording) -> tuple[Legend, ...]:
+    return tuple(
+        Legend(_key(place), f"{chart_id}-{_key(place)}", one.label, wording(one.total))
+        for place, one in enumerate(series)
+    )
+
+
+def _ticks(ticks: Sequence[int], top: int, wording: Wording) -> tuple[Tick, ...]:
+    return tuple(
+        # Nothing has no scale: a name for its upper end would be made up.
+        Tick(_number(PLOT_HEIGHT_PX * (1 - tick / ticks[-1])), wording(tick) if top or not tick else "")
+        for tick in ticks
     )
 
 
@@ -282,13 +355,16 @@ def _stacks(series: Sequence[Series], count: int) -> list[list[int]]:
     return stacks
 
 
-def _bars(stacks: Sequence[Sequence[int]], legend: Sequence[Legend], top: int) -> tuple[Bar, ...]:
+def _bars(
+    stacks: Sequence[Sequence[int]], legend: Sequence[Legend], top: int, *, lane: int = 0, lanes: int = 1
+) -> tuple[Bar, ...]:
+    """lane: which of so many bars beside each other in a slot."""
     width = 100 / max(1, len(stacks))
     return tuple(
         Bar(
             pattern=entry.pattern,
-            x_pct=_number(width * (slot + (1 - BAR_SHARE) / 2)),
-            width_pct=_number(width * BAR_SHARE),
+            x_pct=_number(width * (slot + (1 - BAR_SHARE) / 2 + BAR_SHARE * lane / lanes)),
+            width_pct=_number(width * BAR_SHARE / lanes),
             y_px=_number(PLOT_HEIGHT_PX * (1 - stack[place + 1] / top)),
             height_px=_number(PLOT_HEIGHT_PX * (stack[place + 1] - stack[place]) / top),
         )

@@ -115,6 +115,21 @@ def ago(seconds: float | None) -> str:
 
 
 @register.simple_tag
+def lasting(seconds: float | None) -> str:
+    """How long something has gone on, in words, coarse."""
+    if seconds is None:
+        return NONE
+    whole = max(0, int(seconds))
+    if whole >= 86400:
+        return ngettext("%(n)d day", "%(n)d days", whole // 86400) % {"n": whole // 86400}
+    if whole >= 3600:
+        return ngettext("%(n)d hour", "%(n)d hours", whole // 3600) % {"n": whole // 3600}
+    if whole >= 60:
+        return ngettext("%(n)d minute", "%(n)d minutes", whole // 60) % {"n": whole // 60}
+    return ngettext("%(n)d second", "%(n)d seconds", whole) % {"n": whole}
+
+
+@register.simple_tag
 def icon(name: str) -> SafeString:
     """A decorative icon of static/icons.svg; the words beside it say what it means."""
     return format_html(

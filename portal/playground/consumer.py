@@ -3,17 +3,18 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
-from typing import Any
 
 from django.utils import translation
 
 from portal.kit import logs
 from portal.kit.ids import PREFIXES, InvalidPublicId, parse_public_id, public_id
 from portal.pages.access import Organization
+from portal.pages.crowding import Rate, TooMany
+from portal.pages.sockets import Receive, Refused, Scope, Send, refuse
 from portal.playground import limits, wording
-from portal.playground.members import Member, Refused, find_member, find_payer
+from portal.playground.members import Member, find_member, find_payer
 from portal.playground.messages import (
     MAX_MESSAGE_BYTES,
     AskEnded,
@@ -31,10 +32,6 @@ from portal.playground.receipts import Receipts
 from portal.playground.run import PlaygroundRun
 
 logger = logging.getLogger(__name__)
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 # How long a run that was stopped because its socket went may take to hand over its settlement.
 END_WITHIN_S = 10.0
@@ -55,13 +52,6 @@ async def playground(scope: Scope, receive: Receive, send: Send) -> None:
         await socket.serve()
 
 
-async def nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
-    """An address that does not exist looks like the playground of an organization that does not."""
-    await receive()
-    await send({"type": "websocket.accept"})
-    await _close(receive, send, Refused.NOT_FOUND)
-
-
 class Socket:
     """Lives as long as its connection. One run at a time."""
 
@@ -72,7 +62,7 @@ class Socket:
         self._organization_id: str = scope["url_route"]["kwargs"]["organization"]
         self._session_key: str | None = scope["session"].session_key
         self._abort: Callable[[], None] | None = scope.get("state", {}).get("abort")
-        self._rate = limits.Rate(limits.MAX_MESSAGES_PER_MINUTE)
+        self._rate = Rate(limits.MAX_MESSAGES_PER_MINUTE)
         self._task: asyncio.Task[None] | None = None
         self._run: PlaygroundRun | None = None
         self._must_stop = False
@@ -90,7 +80,7 @@ class Socket:
                 # Before anything is looked up: few threads ask the database for everybody.
                 with limits.SOCKETS.take(user.pk):
                     await self._serve_person()
-            except limits.TooMany:
+            except TooMany:
                 await self._refuse(Refused.TOO_MANY)
 
     async def _serve_person(self) -> None:
@@ -102,9 +92,7 @@ class Socket:
         await self._serve_member()
 
     async def _refuse(self, reason: Refused) -> None:
-        # Accepted first: a browser learns the close code of an open connection only.
-        await self._send({"type": "websocket.accept"})
-        await _close(self._receive, self._send, reason)
+        await refuse(self._receive, self._send, reason)
 
     async def _serve_member(self) -> None:
         try:
@@ -198,7 +186,7 @@ class Socket:
                 if run.was_stalled and self._abort is not None:
                     # It takes nothing, not even the news that it was cut.
                     self._abort()
-        except limits.TooMany:
+        except TooMany:
             await self._emit(wording.simple("too_many_runs", run_number=message.id))
 
     async def _tell_ended(self, message: AskEnded) -> bool:
@@ -239,13 +227,6 @@ class Socket:
     async def _emit(self, message: Outgoing | Error) -> None:
         """Returns when the message has left for the browser; OSError when the browser is gone."""
         await self._send({"type": "websocket.send", "text": write(message)})
-
-
-async def _close(receive: Receive, send: Send, code: int) -> None:
-    with contextlib.suppress(OSError):
-        await send({"type": "websocket.close", "code": int(code)})
-    while (await receive())["type"] != "websocket.disconnect":
-        pass
 
 
 def _language(scope: Scope) -> str:

@@ -3,20 +3,17 @@
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from enum import IntEnum
-from importlib import import_module
 from typing import ParamSpec, TypeVar
 
 from channels.db import database_sync_to_async
 from django.conf import settings
-from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, load_backend
-from django.contrib.sessions.backends.base import SessionBase
-from django.utils.crypto import constant_time_compare
 
 from portal.inference.credentials import Credential
 from portal.kit.clock import utc_now
 from portal.kit.secrets import SecretStore
 from portal.pages.access import Organization, find_organization
+from portal.pages.sessions import session_and_user
+from portal.pages.sockets import Refused
 from tenants import operations as tenants
 from tenants import queries
 from tenants.models import User
@@ -28,15 +25,6 @@ ResultT = TypeVar("ResultT")
 
 # Each thread keeps its connections, so few of them bound what the sockets take of the server's.
 _threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="playground")
-
-
-class Refused(IntEnum):
-    """Why a socket is closed, as its close code. A stranger's organization and none at all look the same."""
-
-    SIGNED_OUT = 4401
-    NOT_ALLOWED = 4403
-    NOT_FOUND = 4404
-    TOO_MANY = 4429
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +55,10 @@ async def _in_thread(
 
 
 def _find(session_key: str | None, organization_id: str) -> Member | Refused:
-    user = _user_of(session_key)
-    if user is None or _owes_terms(user):
+    found = session_and_user(session_key)
+    if found is None or _owes_terms(found[1]):
         return Refused.SIGNED_OUT
+    user = found[1]
     organization = find_organization(user.id, organization_id)
     if organization is None:
         return Refused.NOT_FOUND
@@ -94,18 +83,3 @@ def _owes_terms(user: User) -> bool:
     """Whether a page would ask for the new terms first: the way to sign in leads there."""
     with role_scope("auth"):
         return queries.owes_terms(user_id=user.id, version=settings.TERMS_VERSION)
-
-
-def _user_of(session_key: str | None) -> User | None:
-    """The signed-in person of a session that is still valid: not ended, and no new password since."""
-    if not session_key:
-        return None
-    session: SessionBase = import_module(settings.SESSION_ENGINE).SessionStore(session_key)
-    backend_path = session.get(BACKEND_SESSION_KEY)
-    if SESSION_KEY not in session or backend_path not in settings.AUTHENTICATION_BACKENDS:
-        return None
-    user = load_backend(backend_path).get_user(User._meta.pk.to_python(session[SESSION_KEY]))
-    if not isinstance(user, User) or not user.is_active:
-        return None
-    given = session.get(HASH_SESSION_KEY, "")
-    return user if given and constant_time_compare(given, user.get_session_auth_hash()) else None

@@ -1,4 +1,4 @@
-"""The playground's page. Its socket is in portal.playground.sockets."""
+"""The playground's page. Its socket is in portal.sockets."""
 
 from django.urls import path
 

@@ -103,6 +103,16 @@ def _insufficient(_message: str, details: Mapping[str, Any], organization: Organ
     )
 
 
+def _limit_reached(message: str, details: Mapping[str, Any], organization: Organization) -> Told:
+    fits = int(details.get("max_tokens_that_fit") or 0)
+    if fits > 0:
+        told = _("A limit is reached, so nothing was run. Lower max tokens to %(count)d to stay within it.")
+        label = _("Use %(count)d tokens at most") % {"count": fits}
+        return told % {"count": fits}, message, Action(label, max_tokens=fits)
+    told = _("A limit is reached, so nothing was run. Wait until it resets, or have it raised.")
+    return told, message, _go(_("Limits"), "console:limits", organization, Permission.SEE_LIMITS)
+
+
 def _not_enabled(_message: str, _details: Mapping[str, Any], organization: Organization) -> Told:
     told = _("This model is not enabled for %(organization)s. Enable it, or pick another one.")
     action = _go(_("Models"), "console:models", organization, Permission.SEE_MODELS)
@@ -153,6 +163,8 @@ def _go(label: str, name: str, organization: Organization, permission: Permissio
 
 _KIND: Mapping[str, Callable[[str, Mapping[str, Any], Organization], Told]] = {
     "insufficient_balance": _insufficient,
+    "quota_exceeded": _limit_reached,
+    "budget_exceeded": _limit_reached,
     "model_not_enabled": _not_enabled,
     "model_not_allowed": _not_enabled,
     "organization_suspended": _suspended,
@@ -165,6 +177,7 @@ _KIND: Mapping[str, Callable[[str, Mapping[str, Any], Organization], Told]] = {
     "backend_timeout": _slow,
     "call_timeout": _slow,
     "rate_limit_exceeded": _rate,
+    "concurrency_limit_exceeded": _rate,
     "model_not_found": _gone,
     "not_for_sale": _gone,
     "invalid_value": _invalid,

@@ -61,6 +61,7 @@ INSTALLED_APPS = [
     "csp",
     "django_htmx",
     "channels",
+    "drf_spectacular",
     "tenants",
     "models_catalog",
     "quotas",
@@ -221,8 +222,23 @@ CELERY = {
             "schedule": 3600.0,
             "options": {"queue": "default", "expires": 3600},
         },
+        "sweep-price-replays": {
+            "task": "quotas.tasks.sweep_price_replays",
+            "schedule": 60.0,
+            "options": {"queue": "default", "expires": 60},
+        },
+        "mail-price-notices": {
+            "task": "quotas.tasks.mail_price_notices",
+            "schedule": 15.0,
+            "options": {"queue": "default", "expires": 15},
+        },
         "prune-mail": {
             "task": "tenants.tasks.prune_mail",
+            "schedule": 3600.0,
+            "options": {"queue": "default", "expires": 3600},
+        },
+        "prune-writes": {
+            "task": "tenants.tasks.prune_writes",
             "schedule": 3600.0,
             "options": {"queue": "default", "expires": 3600},
         },
@@ -236,6 +252,26 @@ CELERY = {
             "schedule": 3600.0,
             "options": {"queue": "default", "expires": 3600},
         },
+        "raise-budget-alerts": {
+            "task": "quotas.tasks.raise_budget_alerts",
+            "schedule": 30.0,
+            "options": {"queue": "default", "expires": 30},
+        },
+        "raise-all-budget-alerts": {
+            "task": "quotas.tasks.raise_all_budget_alerts",
+            "schedule": 3600.0,
+            "options": {"queue": "default", "expires": 3600},
+        },
+        "promote-tiers": {
+            "task": "quotas.tasks.promote_tiers",
+            "schedule": 3600.0,
+            "options": {"queue": "default", "expires": 3600},
+        },
+        "allocate-hours": {
+            "task": "quotas.tasks.allocate_hours",
+            "schedule": float(TUNING["SLUICE_ALLOCATE_S"]),
+            "options": {"queue": "default", "expires": TUNING["SLUICE_ALLOCATE_S"]},
+        },
         "audit": {
             "task": "quotas.tasks.run_audit",
             "schedule": 3600.0,
@@ -247,6 +283,10 @@ CELERY = {
 LOGGING_CONFIG = None  # portal.kit.logs.configure() sets logging up, the same for every process.
 
 from portal.settings.accounts import *  # noqa: E402, F403
-from portal.settings.accounts import SIGN_IN_ORIGINS  # noqa: E402
+from portal.settings.accounts import ACCOUNT_REAUTHENTICATION_TIMEOUT, SIGN_IN_ORIGINS  # noqa: E402
+from portal.settings.api import *  # noqa: E402, F403
 
 CONTENT_SECURITY_POLICY["DIRECTIVES"]["form-action"] += SIGN_IN_ORIGINS
+# Where second factors are added and recovery codes shown, an old proof counts no longer than in the
+# operators' area: with either of them that would open again.
+ACCOUNT_REAUTHENTICATION_TIMEOUT = min(ACCOUNT_REAUTHENTICATION_TIMEOUT, TUNING["SLUICE_ELEVATED_S"])

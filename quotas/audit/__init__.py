@@ -42,7 +42,7 @@ def run(*, using: str = "operator") -> list[InvariantResult]:
     with role_scope(using), _snapshot(using) as cursor:
         results = [_check(cursor, invariant, invariant.violations_sql) for invariant in INVARIANTS]
         results.append(_check(cursor, TENANCY, tenancy_violations(cursor)))
-    return results
+    return sorted(results, key=lambda result: int(result.code.removeprefix("I")))
 
 
 TENANCY = Invariant("I13", "every row's tenant agrees along its foreign keys", "")

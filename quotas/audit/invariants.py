@@ -182,6 +182,84 @@ WHERE r.tenant_id IS NULL OR s.tenant_id IS NULL
          s.charged_nanos)
 """
 
+# What the calls of each day, model and key come to, as the sums of every scope and period they fall in. The
+# zero UUID stands for all models and all keys.
+_BY_SCOPE_AND_PERIOD: Final = """
+SELECT c.tenant_id, s.model_id, s.api_key_id, p.kind, p.period_start,
+  sum(CASE WHEN p.is_money THEN c.nanos ELSE c.tokens END) AS amount
+FROM calls c
+CROSS JOIN LATERAL (VALUES
+  (c.model_id, c.api_key_id),
+  (c.model_id, '00000000-0000-0000-0000-000000000000'),
+  ('00000000-0000-0000-0000-000000000000', c.api_key_id),
+  ('00000000-0000-0000-0000-000000000000', '00000000-0000-0000-0000-000000000000'::uuid)
+) AS s(model_id, api_key_id)
+CROSS JOIN LATERAL (VALUES
+  ('TOKENS_DAY', false, c.day), ('TOKENS_MONTH', false, date_trunc('month', c.day::timestamp)::date),
+  ('MONEY_DAY', true, c.day), ('MONEY_MONTH', true, date_trunc('month', c.day::timestamp)::date)
+) AS p(kind, is_money, period_start)
+GROUP BY 1, 2, 3, 4, 5
+"""
+
+_USED: Final = f"""
+WITH calls AS (
+  SELECT tenant_id, model_id, api_key_id, (hour AT TIME ZONE 'UTC')::date AS day,
+    sum(prompt_tokens + completion_tokens) AS tokens, sum(charged_nanos) AS nanos
+  FROM quotas_usagerollup WHERE tenant_id IN (SELECT tenant_id FROM quotas_limituse)
+  GROUP BY 1, 2, 3, 4
+), sums AS ({_BY_SCOPE_AND_PERIOD})
+SELECT 'organization', u.tenant_id
+FROM quotas_limituse u
+LEFT JOIN sums s USING (tenant_id, model_id, api_key_id, kind, period_start)
+WHERE u.used <> coalesce(s.amount, 0)
+"""  # noqa: S608
+
+_RESERVED: Final = f"""
+WITH calls AS (
+  SELECT q.tenant_id, q.model_id, q.api_key_id, (q.admitted_at AT TIME ZONE 'UTC')::date AS day,
+    sum(q.prompt_bound_tokens + q.choices * q.output_cap_tokens::bigint) AS tokens,
+    sum(h.amount_nanos) AS nanos
+  FROM quotas_hold h JOIN quotas_inferencerequest q ON q.id = h.request_id
+  WHERE h.state = 'PENDING'
+  GROUP BY 1, 2, 3, 4
+), sums AS ({_BY_SCOPE_AND_PERIOD})
+SELECT 'organization', u.tenant_id
+FROM quotas_limituse u
+LEFT JOIN sums s USING (tenant_id, model_id, api_key_id, kind, period_start)
+WHERE u.pending <> coalesce(s.amount, 0)
+"""  # noqa: S608
+
+# Hours of the fleet. The database refuses sums that do not add up; that a pool cost what its versions say is
+# checked for the versions that were there when the hour was allocated: later ones are for the next run.
+_HOURS_ADD_UP: Final = """
+SELECT 'pool', p.pool_id
+FROM quotas_poolhour p
+LEFT JOIN (
+  SELECT hour, pool_id, sum(cost_nanos) AS cost_nanos FROM quotas_deploymenthour GROUP BY hour, pool_id
+) d ON d.hour = p.hour AND d.pool_id = p.pool_id
+WHERE p.cost_nanos <> p.unreserved_nanos + coalesce(d.cost_nanos, 0)
+UNION ALL
+SELECT 'deployment', d.deployment_id
+FROM quotas_deploymenthour d
+LEFT JOIN (
+  SELECT hour, deployment_id, sum(cost_nanos) AS cost_nanos, sum(weighted) AS weighted
+  FROM quotas_businesshour GROUP BY hour, deployment_id
+) b ON b.hour = d.hour AND b.deployment_id = d.deployment_id
+WHERE d.cost_nanos <> d.idle_nanos + coalesce(b.cost_nanos, 0) OR d.weighted <> coalesce(b.weighted, 0)
+UNION ALL
+SELECT 'pool', coalesce(p.pool_id, v.pool_id)
+FROM quotas_poolhour p
+FULL JOIN (
+  SELECT a.hour, v.pool_id, sum(catalog_pool_cost_nanos(v.id, extract(epoch FROM
+    least(v.active_to, a.covered_until) - greatest(v.active_from, a.hour))::int)) AS cost_nanos
+  FROM quotas_allocatedhour a
+  JOIN models_catalog_poolcostversion v ON v.active_from < a.covered_until AND v.created_at < a.allocated_at
+    AND (v.active_to IS NULL OR v.active_to > greatest(v.active_from, a.hour))
+  GROUP BY a.hour, v.pool_id
+) v ON v.hour = p.hour AND v.pool_id = p.pool_id
+WHERE coalesce(p.cost_nanos, 0) <> coalesce(v.cost_nanos, 0)
+"""
+
 INVARIANTS: Final = (
     Invariant("I1", "entries sum to zero per transfer and currency", _TRANSFERS_BALANCE),
     Invariant("I2", "stored balances are the sums of their entries", _STORED_BALANCES),
@@ -192,4 +270,7 @@ INVARIANTS: Final = (
     Invariant("I10", "repeated calls and settlements post once", _RETRIES),
     Invariant("I11", "every transfer hashes to its stored payload", _PAYLOADS),
     Invariant("I12", "rollups are the sums of usage records", _ROLLUPS),
+    Invariant("I14", "used quotas and budgets are the sums of rollups", _USED),
+    Invariant("I15", "reserved quotas and budgets are the sums of open holds", _RESERVED),
+    Invariant("I16", "allocated and idle are the cost of every pool-hour", _HOURS_ADD_UP),
 )

@@ -1,5 +1,7 @@
 """HOW MUCH was used, is held and was paid."""
 
+from quotas.models.business import AllocatedHour, BusinessHour, DeploymentHour, PoolHour
+from quotas.models.credit import GIVING_KINDS, MAX_ORDER_NANOS, CreditOrder, CreditOrderKind, CreditOrderState
 from quotas.models.ledger import (
     AccountKind,
     LedgerAccount,
@@ -7,6 +9,22 @@ from quotas.models.ledger import (
     LedgerTransfer,
     TransferKind,
     Wallet,
+)
+from quotas.models.limits import (
+    ANY,
+    BUDGET_KINDS,
+    QUOTA_KINDS,
+    RATE_KINDS,
+    BudgetAlert,
+    Limit,
+    LimitKind,
+    LimitOrigin,
+    LimitRevision,
+    LimitUse,
+    Tier,
+    TierAssignment,
+    TierLimit,
+    TierRule,
 )
 from quotas.models.metering import (
     Attempt,
@@ -21,21 +39,48 @@ from quotas.models.metering import (
     UsageSource,
 )
 from quotas.models.reconciliation import CounterSample
+from quotas.models.replays import OPEN_REPLAY_STATES, PriceReplay, ReplayState
 from quotas.models.welcome import WelcomeGrant, WelcomeState
 
 __all__ = [
+    "ANY",
+    "BUDGET_KINDS",
+    "GIVING_KINDS",
+    "MAX_ORDER_NANOS",
+    "OPEN_REPLAY_STATES",
+    "QUOTA_KINDS",
+    "RATE_KINDS",
     "AccountKind",
+    "AllocatedHour",
     "Attempt",
     "AttemptOutcome",
     "Basis",
+    "BudgetAlert",
+    "BusinessHour",
     "CounterSample",
+    "CreditOrder",
+    "CreditOrderKind",
+    "CreditOrderState",
+    "DeploymentHour",
     "Hold",
     "HoldState",
     "InferenceRequest",
     "LedgerAccount",
     "LedgerEntry",
     "LedgerTransfer",
+    "Limit",
+    "LimitKind",
+    "LimitOrigin",
+    "LimitRevision",
+    "LimitUse",
+    "PoolHour",
+    "PriceReplay",
     "Provenance",
+    "ReplayState",
+    "Tier",
+    "TierAssignment",
+    "TierLimit",
+    "TierRule",
     "TransferKind",
     "UsageRecord",
     "UsageRollup",

@@ -19,8 +19,10 @@ class AccountKind(models.TextChoices):
     REVENUE = "REVENUE"  # usage that paid credit (or a receivable) covered
     GRANTED_USAGE = "GRANTED_USAGE"  # usage that free credit covered
     PROMOTION = "PROMOTION"  # free credit handed out
+    GOODWILL = "GOODWILL"  # free credit handed out to make up for something
     CASH_CLEARING = "CASH_CLEARING"  # money that came in by another way than Stripe
     STRIPE_CLEARING = "STRIPE_CLEARING"  # money at Stripe
+    PAYMENT_FEES = "PAYMENT_FEES"  # what payments cost us
     OVERRUN_EXPENSE = "OVERRUN_EXPENSE"  # served beyond what was held: our cost, at list price
     UNBILLED_USAGE = "UNBILLED_USAGE"  # the other side of OVERRUN_EXPENSE
 
@@ -124,7 +126,13 @@ class LedgerTransfer(models.Model):
                 name="transfer_request_fits_kind",
             ),
         ]
-        indexes = [models.Index(fields=["tenant", "posted_at"], name="transfer_tenant_posted")]
+        indexes = [
+            models.Index(fields=["tenant", "posted_at"], name="transfer_tenant_posted"),
+            # All that is not usage is little, and is looked for over all tenants.
+            models.Index(
+                fields=["posted_at"], condition=~Q(kind=TransferKind.USAGE), name="transfer_posted_otherwise"
+            ),
+        ]
 
     def __str__(self) -> str:
         return public_id(PREFIXES["transfer"], self.id)

@@ -263,5 +263,9 @@ class UsageRollup(models.Model):
 
     objects = TenantManager()
 
+    class Meta:
+        # What the hours of all tenants came to.
+        indexes = [models.Index(fields=["hour"], name="rollup_hour")]
+
     def __str__(self) -> str:
         return f"{self.hour:%Y-%m-%dT%H}"

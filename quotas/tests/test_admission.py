@@ -29,6 +29,7 @@ from tests.factories import (
     issue_key,
     make_model,
     make_tenant,
+    set_state,
     settlement_row,
     void_row,
 )
@@ -122,11 +123,9 @@ def test_revoked_and_expired_keys(tenant: TenantFixture, model: ModelFixture, da
 def test_an_organization_that_is_not_active(
     state: TenantState, tenant: TenantFixture, model: ModelFixture, dataplane: Connection
 ) -> None:
-    with role_scope("operator"):
-        tenant_operations.set_tenant_state(tenant_id=tenant.id, state=state, reason="test")
+    set_state(tenant.id, state)
     assert_refused(dataplane, admission_row(tenant, model), Refusal.TENANT_SUSPENDED)
-    with role_scope("operator"):
-        tenant_operations.set_tenant_state(tenant_id=tenant.id, state=TenantState.ACTIVE, reason="")
+    set_state(tenant.id, TenantState.ACTIVE)
     assert admit_one(dataplane, admission_row(tenant, model)).verdict == Verdict.ADMITTED
 
 

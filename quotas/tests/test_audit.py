@@ -17,6 +17,7 @@ from django.db import connections, transaction
 from portal.kit.ids import PREFIXES, public_id, transfer_id, uuid7
 from quotas import audit
 from quotas.audit import InvariantResult
+from quotas.models import LimitKind
 from quotas.tests.doors import (
     Connection,
     admit,
@@ -27,6 +28,7 @@ from quotas.tests.doors import (
     settle,
     sweep_row,
 )
+from quotas.tests.limit_rows import set_limit
 from tests.database import connected
 from tests.factories import (
     ModelFixture,
@@ -39,7 +41,7 @@ from tests.factories import (
     void_row,
 )
 
-CODES = ["I1", "I2", "I3", "I4", "I5", "I6", "I10", "I11", "I12", "I13"]
+CODES = ["I1", "I2", "I3", "I4", "I5", "I6", "I10", "I11", "I12", "I13", "I14", "I15", "I16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,8 @@ class Books:
 def books(model: ModelFixture) -> Iterator[Books]:
     tenant, other = make_tenant(), make_tenant()
     enable(tenant, model)
+    for kind in (LimitKind.TOKENS_MONTH, LimitKind.MONEY_DAY):
+        set_limit(tenant.id, kind, 10**9)
     with connected("dataplane") as dataplane:
         settled, voided, pending, corrected = (
             admitted(dataplane, admission_row(tenant, model)) for _ in range(4)
@@ -145,14 +149,14 @@ BREAKS = {
         ALTER TABLE quotas_hold DISABLE TRIGGER USER;
         UPDATE quotas_hold SET amount_nanos = amount_nanos + 1 WHERE request_id = %(pending)s
         """,
-        {"I3": "tenant"},
+        {"I3": "tenant", "I15": "tenant"},
     ),
     "a settled hold that is open again": (
         """
         ALTER TABLE quotas_hold DISABLE TRIGGER USER;
         UPDATE quotas_hold SET state = 'PENDING', resolved_at = NULL WHERE request_id = %(settled)s
         """,
-        {"I3": "tenant", "I4": "settled"},
+        {"I3": "tenant", "I4": "settled", "I15": "tenant"},
     ),
     "a post that claims to be the sweeper's": (
         """
@@ -266,7 +270,29 @@ BREAKS = {
     ),
     "a rollup that is missing": (
         "DELETE FROM quotas_usagerollup WHERE tenant_id = %(tenant)s",
-        {"I12": "tenant"},
+        {"I12": "tenant", "I14": "tenant"},
+    ),
+    "a counter that has used too little": (
+        "UPDATE quotas_limituse SET used = used - 1 WHERE tenant_id = %(tenant)s AND kind = 'MONEY_DAY'",
+        {"I14": "tenant"},
+    ),
+    "a counter of a scope that used nothing": (
+        """
+        INSERT INTO quotas_limituse (tenant_id, model_id, api_key_id, kind, period_start, used, pending)
+        VALUES (%(tenant)s, %(other)s, %(other)s, 'TOKENS_MONTH', '2021-02-01', 1, 0)
+        """,
+        {"I14": "tenant"},
+    ),
+    "a counter that holds what no call reserves": (
+        """
+        UPDATE quotas_limituse SET pending = pending + 1
+        WHERE tenant_id = %(tenant)s AND kind = 'TOKENS_MONTH'
+        """,
+        {"I15": "tenant"},
+    ),
+    "a counter that has forgotten a call in progress": (
+        "UPDATE quotas_limituse SET pending = 0 WHERE tenant_id = %(tenant)s AND kind = 'MONEY_DAY'",
+        {"I15": "tenant"},
     ),
     "a leg that belongs to somebody else": (
         """

@@ -21,6 +21,7 @@ from quotas.operations import WelcomeCredit, WelcomeOffer, WelcomeOutcome
 from quotas.welcome import policy, queries
 from quotas.welcome.policy import WelcomePolicy
 from tenants.models import User
+from tenants.operations import audit
 from tenants.scope import role_scope, scope_alias, tenant_scope
 from tenants.tests.people import at_once, make_user
 from tests.database import connected, money_of, rows_of
@@ -256,13 +257,15 @@ def held() -> tuple[User, UUID]:
 
 def approve(tenant_id: UUID, operator: User) -> WelcomeOutcome:
     with role_scope("operator"):
-        return operations.approve_welcome(tenant_id=tenant_id, operator_id=operator.id, now=utc_now())
+        return operations.approve_welcome(
+            tenant_id=tenant_id, actor=audit.operator(operator.id), now=utc_now()
+        )
 
 
 def refuse(tenant_id: UUID, operator: User) -> WelcomeOutcome:
     with role_scope("operator"):
         return operations.refuse_welcome(
-            tenant_id=tenant_id, operator_id=operator.id, reason="not now", now=utc_now()
+            tenant_id=tenant_id, actor=audit.operator(operator.id), reason="not now", now=utc_now()
         )
 
 

@@ -55,6 +55,11 @@ def welcome_of(*, tenant_id: UUID) -> WelcomeRow | None:
     return WelcomeRow(found_id, currency, amount_nanos, WelcomeState(state), reason, created_at, decided_at)
 
 
+def count_held_welcomes() -> int:
+    """How many wait for an operator, counted no further than MAX_ROWS. As operator."""
+    return WelcomeGrant.objects.filter(state=WelcomeState.HELD)[:MAX_ROWS].count()
+
+
 def held_welcomes() -> list[HeldWelcome]:
     """What waits for an operator, oldest first, at most MAX_ROWS. As operator."""
     grants = (

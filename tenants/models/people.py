@@ -63,6 +63,9 @@ class Tenant(models.Model):
     name = models.CharField(max_length=200)
     state = models.CharField(max_length=16, choices=TenantState, default=TenantState.ACTIVE)
     state_reason = models.CharField(max_length=500, blank=True)
+    cuts_calls = models.BooleanField(
+        default=False, db_default=False, help_text="While suspended: calls in flight are cut, not finished."
+    )
     currency = models.CharField(max_length=3, help_text="Currency of the wallet; never changes.")
     created_at = models.DateTimeField(db_default=models.functions.Now())
 

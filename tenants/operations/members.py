@@ -11,6 +11,7 @@ from django.db import transaction
 
 from tenants.models import Invitation, Membership, Role
 from tenants.operations.keys import NotAMember, end_playground_key
+from tenants.operations.management import end_management_keys
 from tenants.operations.organizations import lock_tenant
 from tenants.permissions import Permission, may
 from tenants.scope import scope_alias
@@ -32,7 +33,7 @@ def change_role(
     *, tenant_id: UUID, membership_id: UUID, role: Role | str, actor_role: Role | str, now: datetime
 ) -> None:
     """Give a member another role. Whoever may no longer chat loses the playground's key at once, and open
-    invitations that the member could not write any more are revoked.
+    invitations that the member could not write any more are revoked, as are management keys that may more.
 
     actor_role: that of the person who asks; only who may manage the organization makes and unmakes owners.
     Errors: NotAllowed, OrganizationNotFound, MemberNotFound, LastOwner; ValueError for an unknown role.
@@ -48,12 +49,13 @@ def change_role(
         Membership.objects.filter(tenant_id=tenant_id, id=membership_id).update(role=role)
         if not may(role, Permission.USE_PLAYGROUND):
             end_playground_key(tenant_id, member.user_id, now)
+        end_management_keys(tenant_id, member.user_id, now, role)
         _revoke_invitations(member, now, role=role)
 
 
 def remove_member(*, tenant_id: UUID, membership_id: UUID, actor_role: Role | str, now: datetime) -> None:
     """End a membership, and with it the person's ways in: also the open invitations that they wrote, which
-    may be to another address of theirs. The keys of programs that they made stay.
+    may be to another address of theirs, and their management keys. The API keys that they made stay.
 
     actor_role: as for change_role. Errors: NotAllowed, OrganizationNotFound, MemberNotFound, LastOwner.
     """
@@ -98,6 +100,7 @@ def _end(member: Membership, now: datetime) -> None:
     # First the membership: somebody who is getting a key for the playground holds its row until then.
     Membership.objects.filter(tenant_id=member.tenant_id, id=member.id).delete()
     end_playground_key(member.tenant_id, member.user_id, now)
+    end_management_keys(member.tenant_id, member.user_id, now)
 
 
 def _revoke_invitations(member: Membership, now: datetime, role: Role | None = None) -> None:

@@ -1,14 +1,13 @@
-"""Organizations: opening, naming, suspending."""
+"""Organizations: opening and naming."""
 
 import re
 from uuid import UUID
 
-from tenants.models import Membership, Role, Tenant, TenantState
+from tenants.models import Membership, Role, Tenant
 
 MAX_NAME_LENGTH = 200
 # More than anybody needs, and few enough that nobody fills the table with them.
 MAX_ORGANIZATIONS_PER_OWNER = 50
-
 
 _LINK = re.compile(r"://|www\.", re.IGNORECASE)
 
@@ -42,13 +41,6 @@ def rename_tenant(*, tenant_id: UUID, name: str) -> None:
     """Give an organization another name. Errors: InvalidName, OrganizationNotFound."""
     if Tenant.objects.filter(id=tenant_id).update(name=checked_name(name=name)) != 1:
         raise OrganizationNotFound("no such organization")
-
-
-def set_tenant_state(*, tenant_id: UUID, state: TenantState, reason: str) -> None:
-    """Suspend, resume or close an organization; its next call is refused or admitted accordingly."""
-    changed = Tenant.objects.filter(id=tenant_id).update(state=state, state_reason=reason)
-    if changed != 1:
-        raise Tenant.DoesNotExist(f"no organization {tenant_id}")
 
 
 def lock_tenant(tenant_id: UUID) -> Tenant:

@@ -21,7 +21,7 @@ from tenants.operations.invitations import MAX_PER_ADDRESS_AND_DAY
 from tenants.scope import role_scope, tenant_scope
 from tenants.tests.people import add_member, at_once, make_organization, make_user
 from tests.database import connected, rows_of
-from tests.factories import make_tenant
+from tests.factories import make_tenant, set_state
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -303,8 +303,7 @@ def test_a_closed_organization_lets_nobody_in() -> None:
     tenant, owner = make_organization()
     email = new_address()
     _, token = invite(owner, email)
-    with role_scope("operator"):
-        operations.set_tenant_state(tenant_id=tenant.id, state=TenantState.CLOSED, reason="over")
+    set_state(tenant.id, TenantState.CLOSED)
     with role_scope("auth"):
         assert queries.find_invitation(token=token, now=utc_now()) is None
     with pytest.raises(operations.InvitationNotFound):

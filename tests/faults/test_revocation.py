@@ -14,7 +14,7 @@ from portal.kit.clock import utc_now
 from tenants import operations as tenant_operations
 from tenants.models import TenantState
 from tenants.scope import role_scope
-from tests.factories import ModelFixture, TenantFixture, issue_key
+from tests.factories import ModelFixture, TenantFixture, issue_key, set_state
 from tests.faults.conftest import SetStage
 from tests.faults.evidence import assert_audit_holds, wait_nothing_held
 from tests.faults.streams import chat_body
@@ -28,7 +28,7 @@ def revoke_key(tenant: TenantFixture, _: ModelFixture) -> None:
 
 
 def suspend(tenant: TenantFixture, _: ModelFixture) -> None:
-    tenant_operations.set_tenant_state(tenant_id=tenant.id, state=TenantState.SUSPENDED, reason="test")
+    set_state(tenant.id, TenantState.SUSPENDED)
 
 
 def end_grant(tenant: TenantFixture, model: ModelFixture) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
+from portal.kit.ids import PREFIXES, public_id, uuid7
 from tests.isolation.worlds import World
 from tests.routes import Route
 
@@ -23,6 +24,16 @@ ARGUMENT_KINDS: Final[Mapping[str, str]] = MappingProxyType(
         "request_id": "request",
         "transaction": "transfer",
         "slug": "model",
+        "pool": "pool",
+        "backend": "backend",
+        "deployment": "deployment",
+        "limit": "limit",
+        "tier": "tier",
+        "price": "price",
+        "order": "credit_order",
+        "management_key": "management_key",
+        "operator_key": "operator_key",
+        "section": "section",
     }
 )
 
@@ -33,8 +44,16 @@ FORMS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
         "console:key-new": {"name": "new", "expires": "never", "access": "all"},
         "console:key-edit": {"name": "another name", "access": "all"},
         "console:key-revoke": {"confirm": "test"},
+        "console:management-key-new": {
+            "name": "new",
+            "role": "VIEWER",
+            "expires": "30",
+            "scopes": "usage:read",
+        },
         "console:invite": {"email": "somebody@invited.example", "role": "VIEWER"},
         "console:member-role": {"role": "VIEWER"},
+        "console:limit-new": {"kind": "TOKENS_MONTH", "value": "1000000"},
+        "console:limit-change": {"value": "2000000"},
         "console:settings": {"name": "Another name"},
     }
 )
@@ -55,6 +74,7 @@ PUBLIC: Final[Mapping[str, str]] = MappingProxyType(
         "account_reset_password_from_key": "whoever has the signed key of the mail has the address",
         "mfa_remove_webauthn": "a person's second factor, tried by tests/isolation/test_second_factors.py",
         "mfa_edit_webauthn": "a person's second factor, tried by tests/isolation/test_second_factors.py",
+        "api:docs-section": "made of the API's own description",
         "openid_connect_login": "the name of a provider that the installation configures",
         "openid_connect_callback": "the name of a provider that the installation configures",
         "accounts:invitation": "whoever has the token of the mail may read it; accepting needs the address",
@@ -63,6 +83,8 @@ PUBLIC: Final[Mapping[str, str]] = MappingProxyType(
 )
 
 OPERATORS: Final = ("admin/", "operator/")
+# Walked by test_api_routes.py: programs have keys, not sessions.
+PROGRAMS: Final = ("api/",)
 
 # Texts that are no id of anything, percent-encoded as an address holds them.
 MALFORMED: Final = (
@@ -103,8 +125,30 @@ class Case:
         return {field: value.format_map(world.ids) for field, value in wanted.items()}
 
 
+def operators_url(route: Route, world: World) -> str:
+    """An address of operators: with what is in this world, else with well-spelled ids of nothing."""
+    values = {
+        "object_id": str(world.tenant.id),
+        "app_label": "tenants",
+        "content_type_id": "1",
+        "url": "nothing-there",
+        "id": str(world.owner.id),
+    }
+    for argument in route.arguments:
+        kind = ARGUMENT_KINDS.get(argument, argument)
+        if kind in world.ids:
+            values[argument] = world.ids[kind]
+        else:
+            values.setdefault(argument, public_id(PREFIXES.get(kind, "org"), uuid7()))
+    return route.url(values)
+
+
 def is_for_operators(route: Route) -> bool:
     return route.pattern.startswith(OPERATORS)
+
+
+def is_for_programs(route: Route) -> bool:
+    return route.pattern.startswith(PROGRAMS)
 
 
 def has_case(route: Route) -> bool:

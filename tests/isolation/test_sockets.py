@@ -1,4 +1,4 @@
-"""Every socket that takes an id, opened by people whom it is none of their business."""
+"""Every socket, opened by people whom it is none of their business."""
 
 from __future__ import annotations
 
@@ -9,23 +9,28 @@ from urllib.parse import urlsplit
 
 import pytest
 from django.conf import settings
+from django.test import Client
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin
 
+from portal.backoffice.tests.people import make_operator, signed_in_operator
 from tenants.models import Role
 from tenants.permissions import Permission, may
 from tests.isolation.cases import ARGUMENT_KINDS, MALFORMED
 from tests.isolation.worlds import World, digest_of, make_world, unknown_ids
-from tests.people import Person, make_member, session_cookie
+from tests.people import Person, make_member, session_cookie, signed_in
 from tests.routes import every_socket
 from tests.web_process import RunningWeb
 
 SIGNED_OUT, NOT_ALLOWED, NOT_FOUND = 4401, 4403, 4404
 SOCKETS = every_socket()
+OF_MEMBERS = [(pattern, arguments) for pattern, arguments in SOCKETS if "organization" in arguments]
+OF_OPERATORS = [pattern for pattern, _ in SOCKETS if pattern.startswith("ws/operator/")]
 each_socket = pytest.mark.parametrize(
-    ("pattern", "arguments"), SOCKETS, ids=[pattern for pattern, _ in SOCKETS]
+    ("pattern", "arguments"), OF_MEMBERS, ids=[pattern for pattern, _ in OF_MEMBERS]
 )
+each_of_operators = pytest.mark.parametrize("path", OF_OPERATORS)
 
 
 class Stage(NamedTuple):
@@ -43,9 +48,11 @@ def _path(pattern: str, ids: dict[str, str]) -> str:
 
 
 def _open(
-    web: RunningWeb, path: str, person: Person | None, *, origin: str | None = None
+    web: RunningWeb, path: str, visitor: Person | Client | None, *, origin: str | None = None
 ) -> ClientConnection:
-    cookie = {} if person is None else {"Cookie": f"{settings.SESSION_COOKIE_NAME}={session_cookie(person)}"}
+    """visitor: a person, or a client with a session already."""
+    session = session_cookie(visitor) if isinstance(visitor, Person) else _session_of(visitor)
+    cookie = {} if session is None else {"Cookie": f"{settings.SESSION_COOKIE_NAME}={session}"}
     return connect(
         f"{web.socket_url}/{path}",
         additional_headers=cookie,
@@ -57,10 +64,16 @@ def _open(
     )
 
 
-def _refusal(web: RunningWeb, path: str, person: Person | None, *, origin: str | None = None) -> int:
+def _session_of(client: Client | None) -> str | None:
+    return None if client is None else client.cookies[settings.SESSION_COOKIE_NAME].value
+
+
+def _refusal(
+    web: RunningWeb, path: str, visitor: Person | Client | None, *, origin: str | None = None
+) -> int:
     """The code with which a socket is closed at once, or the status of a refused handshake."""
     try:
-        with _open(web, path, person, origin=origin) as socket:
+        with _open(web, path, visitor, origin=origin) as socket:
             socket.recv(timeout=10)
     except ConnectionClosed as closed:
         # 1006 is what a browser calls a connection that was cut without a word.
@@ -80,6 +93,10 @@ def unchanged(stage: Stage) -> Iterator[None]:
 def test_every_argument_of_a_socket_is_known() -> None:
     assert SOCKETS
     assert not [pattern for pattern, arguments in SOCKETS if set(arguments) - set(ARGUMENT_KINDS)]
+
+
+def test_every_socket_belongs_to_members_or_to_operators() -> None:
+    assert len(OF_MEMBERS) + len(OF_OPERATORS) == len(SOCKETS)
 
 
 @each_socket
@@ -127,3 +144,27 @@ def test_a_member_may_what_the_table_says(
 
 def test_addresses_that_do_not_exist_look_like_those_of_others(web: RunningWeb, stage: Stage) -> None:
     assert _refusal(web, "ws/nothing/here", stage.mine.owner) in (NOT_FOUND, 404)
+
+
+@each_of_operators
+def test_for_others_than_operators_their_sockets_do_not_exist(
+    path: str, web: RunningWeb, stage: Stage
+) -> None:
+    assert _refusal(web, path, None) == SIGNED_OUT
+    assert _refusal(web, path, stage.mine.owner) == NOT_FOUND
+    for role in Role:
+        assert _refusal(web, path, make_member(stage.theirs.tenant, role)) == NOT_FOUND, role
+
+
+@each_of_operators
+def test_operators_need_an_elevated_session(path: str, web: RunningWeb, stage: Stage) -> None:
+    without_factor = signed_in(make_operator(with_totp=False).person)
+    assert _refusal(web, path, without_factor) == NOT_ALLOWED
+    operator = make_operator()
+    assert _refusal(web, path, signed_in(operator.person)) == NOT_ALLOWED
+    expired = signed_in_operator(operator, proven_ago_s=settings.TUNING["SLUICE_ELEVATED_S"] + 1)
+    assert _refusal(web, path, expired) == NOT_ALLOWED
+    elevated = signed_in_operator(operator)
+    assert _refusal(web, path, elevated, origin="http://evil.example") == 403
+    with _open(web, path, elevated) as socket:
+        assert socket.recv(timeout=10)

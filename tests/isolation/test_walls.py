@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any, LiteralString, NamedTuple
 from uuid import UUID
 
 import psycopg
 import pytest
+from django.conf import settings
 from psycopg import sql
 
 from models_catalog import operations as catalog_operations
-from models_catalog.models import CatalogModel
+from models_catalog.models import CatalogModel, PriceNotice, PriceNoticeKind
 from portal.kit.clock import utc_now
 from portal.kit.ids import uuid7
-from quotas.models import WelcomeGrant
+from quotas.business.operations import allocate_hour
+from quotas.credit import operations as credit_operations
+from quotas.credit.policy import CreditPolicy
+from quotas.models import (
+    BudgetAlert,
+    CreditOrderKind,
+    Limit,
+    LimitKind,
+    LimitOrigin,
+    Tier,
+    TierAssignment,
+    WelcomeGrant,
+)
 from quotas.tests.doors import admit, settle
 from tenants import operations as tenant_operations
-from tenants.models import Membership, Role, User
-from tenants.operations import OutgoingMail
+from tenants.models import ManagementScope, Membership, Role, User
+from tenants.operations import OutgoingMail, audit
 from tenants.scope import role_scope
 from tests.database import connected
 from tests.factories import (
@@ -42,13 +56,20 @@ DEFINER_FUNCTIONS = {
     "quotas_apply_new_holds()",
     "quotas_apply_resolved_holds()",
     "quotas_make_partitions(integer)",
+    "quotas_raise_limit_revision()",
     "tenants_cap_invitations()",
     "tenants_cap_mail()",
 }
 
-# Tables of which no organization sees anything, its own rows neither: mails let people in, and what
-# people agreed to is between them and us.
-HIDDEN_FROM_TENANTS = {"tenants_outboxmessage", "tenants_termsacceptance"}
+# Tables of which no organization sees anything, its own rows neither: mails let people in, what people
+# agreed to is between them and us, and so is what a customer costs.
+HIDDEN_FROM_TENANTS = {
+    "quotas_businesshour",
+    "quotas_creditorder",
+    "tenants_outboxmessage",
+    "tenants_tenantnote",
+    "tenants_termsacceptance",
+}
 
 # Tables that carry a tenant but show rows that belong to nobody, such as list prices, to everybody.
 SHOW_PUBLIC_ROWS = {"models_catalog_priceversion"}
@@ -68,7 +89,16 @@ def two(database: None) -> Populated:
     made = Populated(make_tenant(paid="1.00"), make_tenant(paid="1.00"), model)
     for tenant in (made.mine, made.theirs):
         enable(tenant, model)
-        make_price(model.id, tenant_id=tenant.id)
+        private_id = make_price(model.id, tenant_id=tenant.id)
+        with role_scope("operator"):
+            PriceNotice.objects.create(
+                tenant_id=tenant.id,
+                version_id=private_id,
+                kind=PriceNoticeKind.NEW_PRICE,
+                takes_effect_at=utc_now(),
+                next_attempt_at=utc_now(),
+                mailed_at=utc_now(),
+            )
         with role_scope("auth"):
             user = User.objects.create_user(email=f"{uuid7()}@example.com", full_name="Somebody")
         with role_scope("operator"):
@@ -88,11 +118,87 @@ def two(database: None) -> Populated:
             )
             slug = CatalogModel.objects.get(id=model.id).slug
             catalog_operations.restrict_api_key(tenant_id=tenant.id, key_id=tenant.key.id, slugs=[slug])
+            _hold_management_key(tenant.id, audit.member(user.id, Role.OWNER))
+            _bound(tenant.id, user.id)
+            _order_credit(tenant.id, audit.operator(user.id))
         rows = [admission_row(tenant, model) for _ in range(2)]
         with connected("dataplane") as dataplane:
             admit(dataplane, *rows)
             settle(dataplane, settlement_row(rows[0], prompt_tokens=10))
+    for tenant in (made.mine, made.theirs):
+        _allocate_hour_of(tenant)
     return made
+
+
+def _allocate_hour_of(tenant: TenantFixture) -> None:
+    """What the calls of all organizations cost and earned in the hour of this one's."""
+    with connected("operator") as operator:
+        row = operator.execute(
+            "SELECT max(admitted_at) FROM quotas_inferencerequest WHERE tenant_id = %s", (tenant.id,)
+        ).fetchone()
+    assert row is not None
+    hour = row[0].replace(minute=0, second=0, microsecond=0)
+    assert allocate_hour(hour=hour, now=max(utc_now(), hour + timedelta(seconds=2)))
+
+
+def _bound(tenant_id: UUID, user_id: UUID) -> None:
+    """A tier, a budget that stops nothing, whose counter the next admission makes, and an alert."""
+    tier, _ = Tier.objects.get_or_create(code="walls", defaults={"name": "Walls", "rank": 50})
+    TierAssignment.objects.create(tenant_id=tenant_id, tier=tier, is_automatic=True, starts_at=utc_now())
+    Limit.objects.create(
+        tenant_id=tenant_id,
+        kind=LimitKind.MONEY_DAY,
+        origin=LimitOrigin.TENANT,
+        value=10**15,
+        starts_at=utc_now() - timedelta(minutes=1),
+        set_by_id=user_id,
+    )
+    BudgetAlert.objects.create(
+        tenant_id=tenant_id,
+        kind=LimitKind.MONEY_DAY,
+        period_start=utc_now().date(),
+        percent=50,
+        value=10**15,
+        used=1,
+    )
+
+
+def _order_credit(tenant_id: UUID, actor: audit.Actor) -> None:
+    """An order that was carried out, and a note."""
+    credit_operations.order_credit(
+        tenant_id=tenant_id,
+        kind=CreditOrderKind.GRANT,
+        amount_nanos=1,
+        reason="for the test",
+        actor=actor,
+        policy=CreditPolicy(limit_nanos=1, line_limit_nanos=0),
+        now=utc_now(),
+    )
+    tenant_operations.add_note(tenant_id=tenant_id, text="for the test", actor=actor)
+
+
+def _hold_management_key(tenant_id: UUID, maker: audit.Actor) -> None:
+    """One key, and one write that was made with it."""
+    assert settings.SECRET_STORE is not None
+    key = tenant_operations.create_management_key(
+        tenant_id=tenant_id,
+        name="deploy",
+        role=Role.VIEWER,
+        scopes=[ManagementScope.KEYS_READ],
+        expires_at=None,
+        actor=maker,
+        secrets=settings.SECRET_STORE,
+        now=utc_now(),
+    )
+    tenant_operations.remember_write(
+        tenant_id=tenant_id,
+        management_key_id=key.id,
+        idempotency_key="first",
+        fingerprint=bytes(32),
+        answer=tenant_operations.StoredAnswer(201, "{}"),
+        secrets=settings.SECRET_STORE,
+        now=utc_now(),
+    )
 
 
 @pytest.fixture
@@ -257,6 +363,7 @@ def test_nothing_is_written_for_another_tenant(two: Populated, tenant_role: Conn
             "DELETE FROM tenants_membership WHERE tenant_id = %s",
             "DELETE FROM models_catalog_apikeymodel WHERE tenant_id = %s",
             "UPDATE tenants_invitation SET revoked_at = now() WHERE tenant_id = %s",
+            "UPDATE quotas_limit SET ends_at = now() WHERE tenant_id = %s",
         ):
             assert tenant_role.execute(change, (two.theirs.id,)).rowcount == 0, change
     insert = (

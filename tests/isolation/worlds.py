@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from typing import Any
 from uuid import UUID
 
 import psycopg
+from django.conf import settings
 from psycopg import sql
 
+from models_catalog.fleet import operations as fleet_operations
+from models_catalog.fleet.operations import CapacityEntry, CostEntry
+from models_catalog.models import ServingBackend
+from models_catalog.pricing import drafts as price_drafts
+from models_catalog.pricing import queries as price_queries
 from portal.kit.clock import utc_now
 from portal.kit.ids import PREFIXES, public_id, uuid7
+from quotas.credit import operations as credit_operations
+from quotas.credit.policy import CreditPolicy
+from quotas.limits import operations as limit_operations
+from quotas.limits.tests.stage import make_tier
+from quotas.models import CreditOrderKind, LimitKind, LimitOrigin
 from quotas.tests.doors import admit, settle
 from tenants import operations as tenant_operations
-from tenants.models import Role
-from tenants.scope import role_scope
+from tenants.models import ManagementScope, Role
+from tenants.operations import audit
+from tenants.scope import role_scope, tenant_scope
 from tests.database import connected, rows_of
 from tests.factories import (
     ModelFixture,
@@ -61,6 +75,7 @@ def make_world() -> World:
     ids = {
         "organization": tenant.public_id,
         "api_key": public_id(PREFIXES["api_key"], tenant.key.id),
+        "credit_order": public_id(PREFIXES["credit_order"], _order(tenant.id)),
         "membership": public_id(PREFIXES["membership"], membership_id),
         "user": public_id(PREFIXES["user"], colleague.id),
         "request": public_id(PREFIXES["request"], row.request_id),
@@ -68,22 +83,135 @@ def make_world() -> World:
         "invitation": public_id(PREFIXES["invitation"], _invite(tenant.id, owner.id)),
         "model": model.slug,
         "another_model": another.slug,
+        **_fleet_of(model),
+        "limit": public_id(PREFIXES["limit"], _limit(tenant.id, owner.id)),
+        "tier": _any_tier(),
+        "management_key": public_id(PREFIXES["management_key"], _management_key(tenant.id, owner.id)),
+        "operator_key": _any_operator_key(),
+        # Of the API's reference, which is everybody's.
+        "section": "keys",
+        "price": public_id(PREFIXES["price"], _draft(model.id, owner.id)),
     }
     return World(tenant, owner, colleague, model, ids)
 
 
 def unknown_ids() -> dict[str, str]:
     """Well-spelled ids of things that do not exist."""
-    kinds = ("organization", "api_key", "membership", "user", "request", "transfer", "invitation")
+    kinds = (
+        "organization",
+        "api_key",
+        "membership",
+        "user",
+        "request",
+        "transfer",
+        "invitation",
+        "limit",
+        "management_key",
+        "credit_order",
+    )
     return {kind: public_id(PREFIXES[kind], uuid7()) for kind in kinds} | {
         "model": "nobody/nothing",
         "another_model": "nobody/nothing",
     }
 
 
+def _fleet_of(model: ModelFixture) -> dict[str, str]:
+    """What the model runs on; a cost and a capacity are set, so that pages show some."""
+    with role_scope("operator"):
+        pool_id = ServingBackend.objects.values_list("pool_id", flat=True).get(id=model.backend_id)
+        why: dict[str, Any] = {"actor": audit.SYSTEM, "reason": "for the test", "now": utc_now()}
+        cost = CostEntry("USD", 8, 2 * 10**9, 5 * 10**8, 10_000, 1250, 12 * 10**7, owner="ours")
+        fleet_operations.set_pool_cost(pool_id=pool_id, entry=cost, **why)
+        capacity = CapacityEntry(600_000, 250, 25, 1000, 2000)
+        fleet_operations.set_capacity(deployment_id=model.deployment_id, entry=capacity, **why)
+    return {
+        "pool": public_id(PREFIXES["pool"], pool_id),
+        "backend": public_id(PREFIXES["backend"], model.backend_id),
+        "deployment": public_id(PREFIXES["deployment"], model.deployment_id),
+    }
+
+
 def _some_transfer(tenant_id: UUID) -> UUID:
     found: UUID = rows_of("quotas_ledgerentry", tenant_id=tenant_id)[0]["transfer_id"]
     return found
+
+
+def _limit(tenant_id: UUID, owner_id: UUID) -> UUID:
+    """A limit of the organization's own that stops nothing."""
+    with tenant_scope(tenant_id):
+        return limit_operations.set_limit(
+            tenant_id=tenant_id,
+            kind=LimitKind.TOKENS_DAY,
+            value=10**9,
+            origin=LimitOrigin.TENANT,
+            actor=audit.member(owner_id, Role.OWNER),
+            now=utc_now(),
+        )
+
+
+def _management_key(tenant_id: UUID, owner_id: UUID) -> UUID:
+    """A key of a program that the owner runs."""
+    assert settings.SECRET_STORE is not None
+    with tenant_scope(tenant_id):
+        return tenant_operations.create_management_key(
+            tenant_id=tenant_id,
+            name="nightly",
+            role=Role.VIEWER,
+            scopes=[ManagementScope.USAGE_READ],
+            expires_at=None,
+            actor=audit.member(owner_id, Role.OWNER),
+            secrets=settings.SECRET_STORE,
+            now=utc_now(),
+        ).id
+
+
+@cache
+def _any_operator_key() -> str:
+    """A key of an operator: those belong to no organization."""
+    assert settings.SECRET_STORE is not None
+    maker = make_person("keyholder", is_staff=True)
+    with role_scope("operator"):
+        return tenant_operations.create_operator_key(
+            name="figures",
+            scopes=[ManagementScope.BUSINESS_READ],
+            expires_at=utc_now() + timedelta(days=1),
+            actor=audit.operator(maker.id),
+            reason="for the test",
+            secrets=settings.SECRET_STORE,
+            now=utc_now(),
+        ).public_id
+
+
+@cache
+def _any_tier() -> str:
+    """A tier that nobody has: tiers belong to the installation."""
+    return public_id(PREFIXES["tier"], make_tier())
+
+
+def _draft(model_id: UUID, user_id: UUID) -> UUID:
+    """A draft of an operator: what the model costs now, once more."""
+    with role_scope("operator"):
+        return price_drafts.create_draft(
+            model_id=model_id,
+            currency="USD",
+            copy_of=price_queries.in_force(model_id=model_id, currency="USD", tenant_id=None, now=utc_now()),
+            actor=audit.operator(user_id),
+            now=utc_now(),
+        )
+
+
+def _order(tenant_id: UUID) -> UUID:
+    """An order of an operator that waits for another one."""
+    with role_scope("operator"):
+        return credit_operations.order_credit(
+            tenant_id=tenant_id,
+            kind=CreditOrderKind.GRANT,
+            amount_nanos=2,
+            reason="for the test",
+            actor=audit.operator(make_person("orderer", is_staff=True).id),
+            policy=CreditPolicy(limit_nanos=1, line_limit_nanos=0),
+            now=utc_now(),
+        ).id
 
 
 def _invite(tenant_id: UUID, owner_id: UUID) -> UUID:
@@ -101,8 +229,14 @@ def _invite(tenant_id: UUID, owner_id: UUID) -> UUID:
         )
 
 
-def digest_of(tenant_id: UUID) -> dict[str, str]:
-    """A digest of all rows that an organization owns, by table: equal means that nothing was changed."""
+AUDIT_LOG = "tenants_auditevent"
+
+
+def digest_of(tenant_id: UUID, *, without: Sequence[str] = ()) -> dict[str, str]:
+    """A digest of all rows that an organization owns, by table: equal means that nothing was changed.
+
+    without: tables that are left out, such as the AUDIT_LOG where attempts stand that changed nothing.
+    """
     with connected("owner") as owner:
         tables = [
             name
@@ -115,7 +249,9 @@ def digest_of(tenant_id: UUID) -> dict[str, str]:
     with ExitStack() as stack:
         # Each table is read by the first role that may read all of it.
         roles = [stack.enter_context(connected(role)) for role in ("operator", "auth", "dataplane")]
-        owned = {table: _digest(roles, table, "tenant_id", tenant_id) for table in tables}
+        owned = {
+            table: _digest(roles, table, "tenant_id", tenant_id) for table in tables if table not in without
+        }
         return {**owned, "tenants_tenant": _digest(roles, "tenants_tenant", "id", tenant_id)}
 
 

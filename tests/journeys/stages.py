@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Final
+from uuid import UUID
 
+from models_catalog import operations as catalog_operations
+from models_catalog.models import CatalogModel
 from tenants.models import Role
+from tenants.scope import role_scope
 from tests.factories import (
     ModelFixture,
     TenantFixture,
@@ -14,6 +18,7 @@ from tests.factories import (
     make_model,
     make_price,
     make_tenant,
+    unique_name,
 )
 from tests.people import Person, make_member, session_cookie
 
@@ -25,10 +30,33 @@ PRICES: Final[Mapping[str, int]] = {
 }
 
 
-def cost_nanos(prompt: int, completion: int, *, cached: int = 0) -> int:
-    """What a usage costs at PRICES: each line rounds half up, once."""
+def cost_nanos(prompt: int, completion: int, *, cached: int = 0, prices: Mapping[str, int] = PRICES) -> int:
+    """What a usage costs: each line rounds half up, once."""
     lines = {"input": prompt - cached, "cached_input": cached, "output": completion}
-    return sum((tokens * PRICES[name] + 500_000) // 1_000_000 for name, tokens in lines.items())
+    return sum((tokens * prices[name] + 500_000) // 1_000_000 for name, tokens in lines.items())
+
+
+def make_shelf_model() -> tuple[UUID, str]:
+    """The id and slug of a model that has a price in both currencies and runs nowhere yet."""
+    with role_scope("operator"):
+        model = CatalogModel.objects.create(
+            slug=unique_name("test/model"),
+            display_name="Shelf model",
+            context_tokens=32_768,
+            max_output_tokens=8_192,
+            default_output_cap_tokens=1_024,
+        )
+    for currency in ("USD", "CNY"):
+        make_price(model.id, currency=currency, prices=PRICES)
+    return model.id, model.slug
+
+
+def make_buyer(slug: str, *, granted: str = "5.00") -> tuple[TenantFixture, Person]:
+    """An organization with an owner that has picked the model of this slug."""
+    tenant = make_tenant(granted=granted)
+    with role_scope("operator"):
+        catalog_operations.enable_model(tenant_id=tenant.id, slug=slug)
+    return tenant, make_member(tenant, Role.OWNER)
 
 
 def make_priced_model(engine_url: str, *, flavour: str = "llamacpp", **options: object) -> ModelFixture:

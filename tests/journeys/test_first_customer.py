@@ -17,6 +17,7 @@ from tests.database import rows_of
 from tests.factories import ModelFixture
 from tests.gateway_process import RunningGateway
 from tests.journeys import accounts
+from tests.journeys.album import Album
 from tests.journeys.backstage import Backstage
 from tests.journeys.hooks import assert_speaks, field, go, hook, nanos, organization_of
 from tests.journeys.stages import cost_nanos, make_priced_model
@@ -38,19 +39,6 @@ def engine() -> Iterator[RunningEngine]:
 @pytest.fixture(scope="module")
 def model(engine: RunningEngine, backstage: Backstage) -> ModelFixture:
     return backstage(make_priced_model, engine.url)
-
-
-class Album:
-    """Numbered pictures of a journey."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._count = 0
-
-    def take(self, page: Page, name: str) -> None:
-        self._count += 1
-        self._folder.mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=self._folder / f"{self._count:02}-{name}.png", full_page=True)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

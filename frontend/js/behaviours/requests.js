@@ -20,8 +20,9 @@ function explain(status) {
   return status >= 500 ? text("failed") : text("refused");
 }
 
-/* One notice at a time: a poll that fails every two seconds must not fill the page. */
-function complain(words, detail = {}) {
+/* One notice at a time: a poll that fails every two seconds must not fill the page. `markup`: what the server says
+in place of our words, such as where to go first. */
+function complain(words, detail = {}, markup = "") {
   const region = document.getElementById("notices");
   if (!region) return;
   const box = document.createElement("div");
@@ -29,9 +30,13 @@ function complain(words, detail = {}) {
   box.setAttribute("role", "alert");
   box.dataset.requestFailed = "";
   const requestId = detail.xhr?.getResponseHeader("x-request-id") ?? "";
-  const line = document.createElement("p");
-  line.textContent = words;
-  box.append(line);
+  if (markup) {
+    box.innerHTML = markup;
+  } else {
+    const line = document.createElement("p");
+    line.textContent = words;
+    box.append(line);
+  }
   if (requestId) {
     const id = document.createElement("p");
     id.className = "small";
@@ -75,7 +80,8 @@ function retryOf(element, detail) {
 }
 
 document.addEventListener("htmx:responseError", (event) => {
-  complain(explain(event.detail.xhr.status), event.detail);
+  const { xhr } = event.detail;
+  complain(explain(xhr.status), event.detail, xhr.getResponseHeader("x-notice") ? xhr.responseText : "");
 });
 document.addEventListener("htmx:sendError", (event) => complain(text("unreachable"), event.detail));
 document.addEventListener("htmx:timeout", (event) => complain(text("timeout"), event.detail));

@@ -6,6 +6,7 @@ import "../behaviours/copy.js";
 import "../behaviours/dialog.js";
 import "../behaviours/forms.js";
 import "../behaviours/menu.js";
+import "../behaviours/messages.js";
 import "../behaviours/odometer.js";
 import "../behaviours/rail.js";
 import "../behaviours/signing_out.js";

@@ -6,7 +6,7 @@ import { Meter, money } from "./meter.js";
 import { Notices } from "./notices.js";
 import { Settings } from "./settings.js";
 import { snippets } from "./snippets.js";
-import { Socket } from "./socket.js";
+import { Socket } from "../socket.js";
 import { AssistantTurn, button, userTurn } from "./turn.js";
 
 const byId = (id) => document.getElementById(id);

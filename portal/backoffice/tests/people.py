@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from allauth.mfa.models import Authenticator
 from allauth.mfa.totp.internal.auth import TOTP, format_hotp_value, generate_totp_secret, hotp_value
 from django.conf import settings
 from django.test import Client
 
 from tenants.models import User
 from tenants.scope import role_scope
-from tests.people import PASSWORD, Person, make_person
+from tests.people import PASSWORD, Person, make_person, signed_in
 
 TOTP_PERIOD_S = 30
 
@@ -34,6 +35,20 @@ def make_operator(*, with_totp: bool = True) -> Operator:
         with role_scope("auth"):
             TOTP.activate(User.objects.get(id=person.id), secret)
     return Operator(person, secret)
+
+
+def signed_in_operator(operator: Operator, *, proven_ago_s: float = 0) -> Client:
+    """A session whose second factor was used so long ago, without the sign-in page."""
+    client = signed_in(operator.person)
+    with role_scope("auth"):
+        (factor,) = Authenticator.objects.filter(user_id=operator.person.id).values_list("id", flat=True)
+    session = client.session
+    session["account_authentication_methods"] = [
+        {"method": "mfa", "id": factor, "at": time.time() - proven_ago_s}
+    ]
+    session["account_authentication_methods_user"] = str(operator.person.id)
+    session.save()
+    return client
 
 
 def next_totp_code(secret: str) -> str:

@@ -10,7 +10,7 @@ from asgiref.sync import sync_to_async
 from django.core.handlers.asgi import ASGIRequest
 from django.db import connections
 
-from portal.console.downloads import csv_download
+from portal.pages.downloads import csv_download
 
 
 def _pieces() -> Iterator[str]:

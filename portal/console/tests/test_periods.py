@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 import pytest
 from django.http import QueryDict
 
-from portal.console.periods import read_period
 from portal.console.tests.people import open_stage
+from portal.pages.periods import read_period
 
 NOW = datetime(2026, 5, 5, 12, tzinfo=UTC)
 
@@ -37,3 +37,12 @@ def test_days_beyond_what_ids_and_clocks_can_say_become_the_default(first: str, 
 )
 def test_made_up_addresses_show_the_page(database: None, page: str, query: dict[str, str]) -> None:
     assert open_stage().get(page, query=query).status_code in (200, 404)
+
+
+def test_a_page_offers_its_own_presets() -> None:
+    presets = {"today": "Today"}
+    today = read_period(QueryDict("period=today"), now=NOW, default="7d", presets=presets)
+    assert (today.name, today.first_day, today.last_day) == ("today", "2026-05-05", "2026-05-05")
+    assert today.bucket == "hour"
+    for query in ("period=today", "period=nonsense"):
+        assert read_period(QueryDict(query), now=NOW, default="7d").is_corrected

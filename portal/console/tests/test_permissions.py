@@ -30,7 +30,8 @@ PARTS: dict[str, Callable[[Stage], list[str]]] = {
     "member-remove": lambda stage: [public_id(PREFIXES["membership"], stage.add(Role.VIEWER)[1])],
 }
 MINE = {
-    "keys", "key-new", "models", "members", "invite", "leave", "settings", *PARTS,
+    "keys", "key-new", "management-keys", "management-key-new", "models", "members", "invite", "leave",
+    "settings", *PARTS,
 }  # fmt: skip
 
 

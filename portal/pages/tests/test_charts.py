@@ -139,3 +139,31 @@ def test_the_parts_of_a_flow_keep_their_order_whatever_their_size() -> None:
         wording=str,
     )
     assert [one.label for one in made.legend] == ["Input", "Output"]
+
+
+def test_pairs_stand_side_by_side_and_have_no_total() -> None:
+    chart = charts.paired_bars(
+        chart_id="c",
+        title="Revenue and cost",
+        slots=[Slot("a", "day a"), Slot("b", "day b")],
+        pairs=[[Series("earned", (40, 0))], [Series("sold", (10, 5)), Series("idle", (30, 15))]],
+        wording=words,
+    )
+    earned, *spent = [bar for bar in chart.bars if float(bar.x_pct) < 50]
+    assert float(earned.x_pct) + float(earned.width_pct) == pytest.approx(float(spent[0].x_pct))
+    assert [bar.pattern for bar in (earned, *spent)] == ["c-1", "c-2", "c-3"]
+    # As high as each other, because 40 is 10 + 30.
+    assert float(earned.height_px) == sum(float(bar.height_px) for bar in spent) == PLOT_HEIGHT_PX
+    assert chart.columns == ("earned", "sold", "idle")
+    assert chart.rows[1].cells == ("0", "5", "15")
+    assert chart.totals.cells == ("40", "15", "45")
+    assert chart.hits[0].title == "day a · earned 40 · sold 10 · idle 30"
+    assert not chart.is_empty
+    assert render_to_string("components/chart.html", {"chart": chart})
+
+
+def test_pairs_need_a_value_for_each_slot_too() -> None:
+    with pytest.raises(ValueError, match="values for"):
+        charts.paired_bars(
+            chart_id="c", title="t", slots=[Slot("a", "a")], pairs=[[Series("x", ())]], wording=words
+        )

@@ -76,5 +76,12 @@ def test_how_long_ago(seconds: int, words: str) -> None:
     assert render("{% ago n %}", n=seconds) == words
 
 
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(1, "1 second"), (61, "1 minute"), (7200, "2 hours"), (200_000, "2 days")]
+)
+def test_how_long(seconds: int, words: str) -> None:
+    assert render("{% lasting n %}", n=seconds) == words
+
+
 def test_addresses_keep_their_other_parameters() -> None:
     assert render("{% url_with page=3 b='' %}") == "/page?a=1&amp;page=3"

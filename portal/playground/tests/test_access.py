@@ -14,10 +14,10 @@ from portal.kit.ids import PREFIXES, public_id, uuid7
 from portal.playground import limits
 from portal.playground.tests.stage import Person, Stage, database, leave, member_of
 from tenants.models import Role, TenantState
-from tenants.operations import accept_terms, set_tenant_state
+from tenants.operations import accept_terms
 from tenants.scope import role_scope
 from tests.database import rows_of
-from tests.factories import make_tenant
+from tests.factories import make_tenant, set_state
 
 
 async def test_a_stranger_finds_nothing(stage: Stage) -> None:
@@ -72,8 +72,7 @@ async def test_a_session_that_has_ended_runs_nothing(stage: Stage) -> None:
 
 
 def _suspend(stage: Stage) -> None:
-    with role_scope("operator"):
-        set_tenant_state(tenant_id=stage.tenant.id, state=TenantState.SUSPENDED, reason="for the test")
+    set_state(stage.tenant.id, TenantState.SUSPENDED)
 
 
 async def test_a_suspended_organization_is_told_so(stage: Stage) -> None:

@@ -17,6 +17,8 @@ from portal.playground.tests.stage import (
     requests_of,
     settled,
 )
+from quotas.models import LimitKind
+from quotas.tests.limit_rows import set_limit
 from tenants.models import Role
 from tests.database import money_of, rows_of
 from tests.factories import make_model
@@ -179,6 +181,21 @@ async def test_a_balance_that_is_too_low_names_a_cap_that_fits(
         assert f"Lower max tokens to {fits} or add credit." in error["message"]
         assert "$0.001 is available" in error["message"]
         assert (await page.run(sim(tokens=4), max_tokens=fits)).text == words(4)
+
+
+async def test_a_quota_that_is_reached_names_a_cap_that_fits(stage: Stage) -> None:
+    await database(set_limit, stage.tenant.id, LimitKind.TOKENS_MONTH, 1_000)
+    async with stage.page() as page:
+        error = (await page.run(sim(tokens=4), max_tokens=4000)).one("error")
+        assert error["code"] == "quota_exceeded"
+        assert "1000 tokens" in error["detail"]
+        fits = error["action"]["max_tokens"]
+        assert (await page.run(sim(tokens=4), max_tokens=fits)).text == words(4)
+    await database(set_limit, stage.tenant.id, LimitKind.TOKENS_MONTH, 0)
+    async with stage.page() as page:
+        error = (await page.run(sim(tokens=4), max_tokens=10)).one("error")
+    assert error["code"] == "quota_exceeded"
+    assert error["action"]["url"].endswith("/limits")
 
 
 async def test_a_model_that_is_not_enabled_leads_to_the_models(stage: Stage) -> None:

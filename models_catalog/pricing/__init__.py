@@ -1,0 +1,1 @@
+"""Prices as operators work on them: drafts, what they change for whom, publishing, and notices."""

@@ -1,0 +1,1 @@
+"""Endpoints of operators: their keys cross organizations."""

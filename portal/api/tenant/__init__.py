@@ -1,0 +1,1 @@
+"""Endpoints of one organization: whose key it is decides which."""

@@ -1,0 +1,1 @@
+"""Operators' pages: keys with which programs act as operators."""

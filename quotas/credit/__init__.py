@@ -1,0 +1,1 @@
+"""What operators order about an organization's credit: free credit, goodwill, taking back, credit lines."""
