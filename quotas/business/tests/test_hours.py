@@ -112,12 +112,22 @@ def test_allocating_again_changes_nothing() -> None:
     assert first["revenue_nanos"] == 1_000 * 1_000 + 2_000
 
 
+def catch_up(now: datetime) -> None:
+    """A run takes so many hours at most, and other tests may have left calls of long ago."""
+    for _ in range(50):
+        report = allocate_hours(now=now)
+        assert report.failed == 0
+        if report.allocated < 72:
+            return
+    raise AssertionError("the hours never end")
+
+
 def test_a_run_finds_what_is_missing_open_or_late_and_then_nothing() -> None:
     shop = Shop()
     shop.equip()
     make(shop.call())
     now = utc_now()
-    assert allocate_hours(now=now).failed == 0
+    catch_up(now)
     assert state_of(shop.hour)["is_final"]
     open_hours = [row["hour"] for row in rows_of("quotas_allocatedhour") if not row["is_final"]]
     # The hour that runs and those that ended less than the grace ago.
