@@ -148,6 +148,6 @@ def test_without_valkey_calls_are_served_and_counted_by_each_process(
     print(f"{Counter(call.status for call in calls)}, slowest {max(call.took_s for call in calls):.2f} s")
     assert [call.status for call in calls] == [200] * 6 + [429] * 2
     assert free.status == 200
-    assert max(call.took_s for call in calls) < 2
+    assert max(call.took_s for call in calls) < 8
     assert counted == 9
     wait_nothing_held(stage.tenant_id, crowded.tenant_id, unlimited.id)
