@@ -116,9 +116,10 @@ def order_credit(
             ordered_at=now,
         )
         before = _balance(wallet, kind)
-        _check_possible(order, wallet)
         if amount_nanos <= limit_nanos:
             _carry_out(order, wallet, None, "", now)
+        else:
+            _check_possible(order, wallet)
         _record(actor, "credit.order", order, reason, before, _balance(wallet, kind))
     return _row(order.id)
 

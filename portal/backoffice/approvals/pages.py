@@ -122,30 +122,30 @@ def _decide(
 def approve_welcome(request: HttpRequest, organization: str) -> HttpResponse:
     """GET the question; POST gives the welcome credit."""
     form = OptionalReasonForm(_posted(request), auto_id="welcome_approve_%s")
-    tenant, held = _held_welcome(organization)
-    if request.method == "POST" and form.is_valid():
-        try:
-            quota_operations.approve_welcome(
-                tenant_id=tenant.id,
-                actor=operator_actor(request),
-                reason=form.cleaned_data["reason"],
-                now=utc_now(),
-            )
-        except quota_operations.WelcomeNotHeld:
-            form.add_error(None, _("Another operator has decided meanwhile."))
-        else:
-            return done(request, reverse("backoffice:approvals"), _("The welcome credit is given."))
-    return _welcome_dialog(request, tenant, held, form, "approve", _("Give the welcome credit?"))
+    said, title = _("The welcome credit is given."), _("Give the welcome credit?")
+    return _decide_welcome(request, organization, form, quota_operations.approve_welcome, said, title)
 
 
 @operator_page(methods=FORM_METHODS)
 def refuse_welcome(request: HttpRequest, organization: str) -> HttpResponse:
     """GET the question; POST reason, which the organization reads."""
     form = WelcomeReasonForm(_posted(request), auto_id="welcome_refuse_%s")
+    said, title = _("The welcome credit is refused."), _("Refuse the welcome credit?")
+    return _decide_welcome(request, organization, form, quota_operations.refuse_welcome, said, title)
+
+
+def _decide_welcome(
+    request: HttpRequest,
+    organization: str,
+    form: Form,
+    decide: Callable[..., object],
+    said: str,
+    title: str,
+) -> HttpResponse:
     tenant, held = _held_welcome(organization)
     if request.method == "POST" and form.is_valid():
         try:
-            quota_operations.refuse_welcome(
+            decide(
                 tenant_id=tenant.id,
                 actor=operator_actor(request),
                 reason=form.cleaned_data["reason"],
@@ -154,8 +154,9 @@ def refuse_welcome(request: HttpRequest, organization: str) -> HttpResponse:
         except quota_operations.WelcomeNotHeld:
             form.add_error(None, _("Another operator has decided meanwhile."))
         else:
-            return done(request, reverse("backoffice:approvals"), _("The welcome credit is refused."))
-    return _welcome_dialog(request, tenant, held, form, "refuse", _("Refuse the welcome credit?"))
+            return done(request, reverse("backoffice:approvals"), said)
+    verb = "approve" if decide is quota_operations.approve_welcome else "refuse"
+    return _welcome_dialog(request, tenant, held, form, verb, title)
 
 
 def _held_welcome(organization: str) -> tuple[TenantRow, WelcomeRow]:
