@@ -65,10 +65,22 @@ def too_wide(page: Page) -> list[str]:
           const root = document.documentElement;
           const excess = root.scrollWidth - root.clientWidth;
           if (excess <= 0) return [];
+          const scrolls = (element) => getComputedStyle(element).overflowX !== "visible";
+          const isBoxed = (element) => {
+            for (let box = element.parentElement; box && box !== document.body; box = box.parentElement) {
+              if (scrolls(box)) return true;
+            }
+            return false;
+          };
           const beyond = [...document.body.querySelectorAll("*")]
             .filter((element) => element.getBoundingClientRect().right > root.clientWidth + 0.5)
-            .map((element) => `${element.localName}.${[...element.classList].join(".")}`);
-          return [`${excess} px too wide`, ...beyond.slice(-5)];
+            .filter((element) => !isBoxed(element))
+            .map((element) => {
+              const right = Math.round(element.getBoundingClientRect().right);
+              const name = `${element.localName}.${[...element.classList].join(".")}`;
+              return `${name} to ${right} px: ${element.textContent.trim().slice(0, 40)}`;
+            });
+          return [`${excess} px too wide`, ...beyond.slice(0, 5)];
         }"""
     )
     return found

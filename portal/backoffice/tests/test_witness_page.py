@@ -16,7 +16,7 @@ from portal.backoffice import views
 from portal.backoffice.tests.people import make_operator, sign_in
 from quotas.reconciliation.operations import sample_counters
 from tenants.scope import role_scope
-from tests.factories import make_backend
+from tests.factories import disable_distant_backends, make_backend
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -29,6 +29,7 @@ def client(database: None) -> Client:
 @pytest.fixture
 def sampled() -> Iterator[str]:
     """The code of a backend that has been sampled twice and then went away."""
+    disable_distant_backends()
     with start_engine("vllm") as engine:
         backend_id = make_backend(engine="vllm", base_url=engine.url)
         for _ in range(2):
