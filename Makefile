@@ -8,7 +8,7 @@ ARGS ?=
 VENV_PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help run manage lint test clean
+.PHONY: help run manage lint test bench clean
 
 help: ## Show this list
 	@echo 'Targets:'
@@ -34,6 +34,10 @@ lint: ## Lint, types, import contracts, migrations
 test: ## Everything of lint, then all tests (ARGS='-k ledger' goes to pytest)
 	@$(PYTHON) devstack/install.py dev
 	@exec $(VENV_PYTHON) -m devstack.checks test $(ARGS)
+
+bench: ## What a call costs, and whether the books are exact (ARGS='--quick', see docs/benchmarks.md)
+	@$(PYTHON) devstack/install.py dev
+	@exec $(VENV_PYTHON) -m benchmarks.run $(ARGS)
 
 clean: ## Remove .venv and every cache; instances (DATA_DIR) stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache staticfiles

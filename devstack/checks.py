@@ -21,7 +21,7 @@ from devstack import suite
 from devstack.packages import REPOSITORY
 from devstack.process import death_signal_armer
 
-TYPED_FOLDERS = ("portal", "tenants", "models_catalog", "quotas", "devstack", "tests")
+TYPED_FOLDERS = ("portal", "tenants", "models_catalog", "quotas", "devstack", "benchmarks", "tests")
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,8 +156,8 @@ def install_modules(places: Places) -> None:
         (node, npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"),
         cwd=places.frontend,
         timeout_s=INSTALL_TIMEOUT_S,
-        advice="npm could not install what frontend/package-lock.json lists. It uses the registry of your "
-        "own npm configuration (npm config get registry)",
+        advice=f"npm could not install what {places.frontend.name}/package-lock.json lists. It uses the "
+        "registry of your own npm configuration (npm config get registry)",
     )
     places.installed_stamp.write_text(wanted, encoding="utf-8")
 

@@ -13,15 +13,25 @@ import secrets
 import shutil
 import signal
 import tempfile
+import time
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import psycopg
 from psycopg import sql
 
 from devstack import ports
-from devstack.datadir import private_folder
+from devstack.datadir import DataDir, private_folder
 from devstack.postgres_binaries import account_for, can_enter, find_binaries, server_major_version
-from devstack.process import Account, DevstackError, Launch, bare_environment, recorded_pid, run_to_end
+from devstack.process import (
+    Account,
+    DevstackError,
+    Launch,
+    Pause,
+    bare_environment,
+    recorded_pid,
+    run_to_end,
+)
 from devstack.service import Service
 
 OWNER = "sluice"
@@ -75,6 +85,19 @@ class Postgres(Service):
     _socket_folder: Path
     _pgdata_handle: int | None = None
 
+    def __init__(
+        self,
+        data_dir: DataDir,
+        *,
+        port_seed: int,
+        avoid_ports: Collection[int] = (),
+        pause: Pause = time.sleep,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        """settings: of the server, in addition to ours; who measures wants to see more."""
+        super().__init__(data_dir, port_seed=port_seed, avoid_ports=avoid_ports, pause=pause)
+        self._settings = settings or {}
+
     @property
     def title(self) -> str:
         return f"PostgreSQL {self._version}"
@@ -82,6 +105,11 @@ class Postgres(Service):
     @property
     def url(self) -> str:
         return f"postgresql://{OWNER}:{self._owner_password}@{ports.HOST}:{self.port}/{DATABASE}"
+
+    @property
+    def superuser_url(self) -> str:
+        """For who measures or mends; no process of the product uses it."""
+        return f"postgresql://{_SUPERUSER}:{self._superuser_password}@{ports.HOST}:{self.port}/{DATABASE}"
 
     def environment(self) -> dict[str, str]:
         return {"DATABASE_URL": self.url}
@@ -209,6 +237,7 @@ class Postgres(Service):
         pgdata, fds = self._reachable(self._pgdata)
         settings = {
             **_SETTINGS,
+            **self._settings,
             "port": str(self.port),
             "unix_socket_directories": f'"{self._socket_folder}"',
         }

@@ -43,7 +43,7 @@ PARTS: Sequence[Part] = (
     Part("pages", ("portal/accounts", "portal/storefront", "portal/console", "portal/pages")),
     Part("backoffice", ("portal/backoffice",)),
     Part("domain", ("tenants", "models_catalog")),
-    Part("house", ("devstack", "tests/architecture", "tests/test_smoke.py")),
+    Part("house", ("devstack", "benchmarks", "tests/architecture", "tests/test_smoke.py")),
 )
 
 

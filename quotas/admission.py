@@ -1,6 +1,6 @@
 """The first door of an inference call: a durable hold, or a refusal with its reason.
 
-The rules are in sql/admission_within_limits.sql; this module carries batches to it and answers back.
+The rules are in sql/admission_under_ceilings.sql; this module carries batches to it and answers back.
 """
 
 from collections.abc import Sequence
@@ -34,13 +34,15 @@ class Refusal(StrEnum):
     MODEL_NOT_ON_KEY = "MODEL_NOT_ON_KEY"
     NOT_DEPLOYED = "NOT_DEPLOYED"
     NO_PRICE = "NO_PRICE"
+    MAX_COST_TOO_LOW = "MAX_COST_TOO_LOW"
     QUOTA_EXCEEDED = "QUOTA_EXCEEDED"
     BUDGET_EXCEEDED = "BUDGET_EXCEEDED"
     INSUFFICIENT_FUNDS = "INSUFFICIENT_FUNDS"
 
 
 class AdmissionRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One call that asks to be admitted. Digests are hex; the output cap is per choice."""
+    """One call that asks to be admitted. Digests are hex; the output cap is per choice. max_cost_nanos: the
+    most that it may cost, above 0, in the wallet's currency; None is no ceiling."""
 
     request_id: UUID
     attempt_id: UUID
@@ -56,6 +58,7 @@ class AdmissionRow(msgspec.Struct, frozen=True, kw_only=True):
     prompt_bound_tokens: int
     output_cap_tokens: int
     payload_sha256: str
+    max_cost_nanos: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,10 @@ class AdmissionAnswer:
     reason: a Refusal of a refused row; the hold's state of one that was admitted before.
     fit_output_tokens: the largest output cap per choice that the available money and all limits would cover.
     limit: of QUOTA_EXCEEDED and BUDGET_EXCEEDED; of several the one that resets last.
+    output_cap_tokens: of an admitted call, the cap per choice that was priced; it may be below what was asked
+    for, and is what must be sent.
+    least_cost_nanos: of MAX_COST_TOO_LOW, the lowest ceiling that would do; hold_nanos is then what the
+    prompt alone may cost.
     """
 
     request_id: UUID
@@ -94,6 +101,8 @@ class AdmissionAnswer:
     pending_nanos: int | None
     fit_output_tokens: int | None
     limit: LimitHit | None = None
+    output_cap_tokens: int | None = None
+    least_cost_nanos: int | None = None
 
 
 async def admit_batch(
@@ -108,7 +117,8 @@ async def admit_batch(
     cursor = await connection.execute(
         "SELECT request_id, verdict, reason, currency, hold_nanos, available_nanos, pending_nanos, "
         "fit_output_tokens, limit_kind, limit_model_id, limit_api_key_id, limit_value, limit_used, "
-        "limit_pending, limit_needed, limit_resets_at FROM quotas_admit(%s::text::jsonb, %s, %s)",
+        "limit_pending, limit_needed, limit_resets_at, output_cap_tokens, least_cost_nanos "
+        "FROM quotas_admit(%s::text::jsonb, %s, %s)",
         (msgspec.json.encode(rows).decode(), lease_s, block_ms),
         prepare=True,
     )
@@ -119,7 +129,7 @@ async def admit_batch(
 
 
 def _answer(request_id: UUID, verdict: str, *rest: Any) -> AdmissionAnswer:
-    reason, currency, hold_nanos, available_nanos, pending_nanos, fit_output_tokens, *limit = rest
+    reason, currency, hold_nanos, available_nanos, pending_nanos, fit_output_tokens, *limit, cap, least = rest
     return AdmissionAnswer(
         request_id,
         Verdict(verdict),
@@ -130,6 +140,8 @@ def _answer(request_id: UUID, verdict: str, *rest: Any) -> AdmissionAnswer:
         pending_nanos,
         fit_output_tokens,
         None if limit[0] is None else _limit_hit(*limit),
+        cap,
+        least,
     )
 
 

@@ -1,6 +1,6 @@
 """The second door of an inference call: what it used, posted exactly once.
 
-The rules are in sql/settlement_within_limits.sql; this module carries batches to it and answers back.
+The rules are in sql/settlement_by_policy.sql; this module carries batches to it and answers back.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from psycopg.errors import LockNotAvailable
 
 from portal.kit.batching import BUSY, Busy
 from quotas.metering.facts import UsageFacts
-from quotas.models import UsageSource
+from quotas.models import Basis, UsageSource
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +77,9 @@ class CheckpointRow(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class SettlementAnswer:
+    """What became of one row. overrun_nanos: billed beyond the hold, which is ours; what the cancel policy
+    waives is not part of it."""
+
     request_id: UUID
     verdict: Verdict
     revision: int | None
@@ -89,16 +92,9 @@ def settlement_row(
 ) -> SettlementRow:
     """The gateway's settlement of one call. The payload hash covers the facts, so that a repeated
     settlement is recognised and a different one is refused."""
-    payload = ",".join(
-        str(part)
-        for part in (
-            facts.prompt_tokens,
-            facts.cached_tokens,
-            facts.image_tokens,
-            facts.completion_tokens,
-            facts.reasoning_tokens,
-            facts.basis.value,
-        )
+    payload = (
+        f"{facts.prompt_tokens},{facts.cached_tokens},{facts.image_tokens},"
+        f"{facts.completion_tokens},{facts.reasoning_tokens},{facts.basis.value}"
     )
     return SettlementRow(
         request_id=request_id,
@@ -136,6 +132,45 @@ async def settle_batch(
             BUSY if verdict == "BUSY" else SettlementAnswer(request_id, Verdict(verdict), *rest)
         )
     return [answers[row.request_id] for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class CallCost:
+    """What settlement charges for a call, in nano-units of the wallet's currency."""
+
+    charged_nanos: int
+    currency: str
+
+
+async def cost_of_call(
+    connection: AsyncConnection[Any], *, request_id: UUID, tenant_id: UUID, facts: UsageFacts
+) -> CallCost | None:
+    """What these facts of an admitted call will be charged, once all of its choices have completed: by the
+    function and the price that settlement takes. None for a call that was not admitted. Errors: psycopg's."""
+    # Not prepared: a plan that is kept would hold locks on every day that there is.
+    cursor = await connection.execute(
+        "SELECT least(catalog_usage_cost(q.price_version_id, q.service_tier, q.price_window_id, "
+        "%(prompt)s::bigint, %(cached)s::bigint, %(image)s::bigint, %(completion)s::bigint, "
+        "%(reasoning)s::bigint), h.amount_nanos), h.currency "
+        "FROM quotas_inferencerequest q JOIN quotas_hold h ON h.request_id = %(request)s "
+        "WHERE q.id = %(request)s AND q.tenant_id = %(tenant)s",
+        {
+            "request": request_id,
+            "tenant": tenant_id,
+            "prompt": facts.prompt_tokens,
+            "cached": facts.cached_tokens,
+            "image": facts.image_tokens,
+            "completion": facts.completion_tokens,
+            "reasoning": facts.reasoning_tokens,
+        },
+        prepare=False,
+    )
+    row = await cursor.fetchone()
+    if row is None:
+        return None
+    if facts.basis == Basis.NOTHING:
+        return CallCost(0, row[1])
+    return CallCost(row[0], row[1])
 
 
 async def checkpoint_batch(

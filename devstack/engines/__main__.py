@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+from types import FrameType
 
 import uvicorn
 import uvloop
@@ -17,7 +18,7 @@ from devstack.engines.link import LinkedHttpProtocol
 from devstack.engines.options import EngineOptions, parse_options
 
 _PR_SET_PDEATHSIG = 1
-_SHUTDOWN_S = 1
+_SHUTDOWN_S = {"drop": 1, "drain": 60, "hang": 600}
 _KEEP_ALIVE_S = 5
 
 
@@ -45,15 +46,28 @@ async def _serve(options: EngineOptions) -> int:
         server_header=app.dialect.server_header,
         date_header=app.dialect.server_header,
         timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=_SHUTDOWN_S,
+        timeout_graceful_shutdown=_SHUTDOWN_S[options.shutdown],
     )
     sockets = None if options.listen_fd is None else [socket.socket(fileno=options.listen_fd)]
-    server = uvicorn.Server(config)
+    server = _EngineServer(config, app)
     try:
         await server.serve(sockets=sockets)
     finally:
         app.books.shut()
     return 0 if server.started else 1
+
+
+class _EngineServer(uvicorn.Server):
+    """Stops as the options say; the listening socket closes at once in any case."""
+
+    def __init__(self, config: uvicorn.Config, app: EngineApp) -> None:
+        super().__init__(config)
+        self._app = app
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if sig == signal.SIGTERM:
+            self._app.note_sigterm()
+        super().handle_exit(sig, frame)
 
 
 def die_with_parent(parent_pid: int) -> None:

@@ -1,12 +1,13 @@
 """The simulator's ASGI application: routes, API key, and the /sim/ pages that show its books.
 
-    GET  /health, /v1/models, /metrics     as the flavour answers them
-    POST /v1/chat/completions              `chat.py`
+    GET  /health, /v1/models, /metrics     as the flavour answers them, and its pages such as /version, /props
+    POST /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/responses, /v1/messages   `service.py`
     GET  /sim/requests?since=N&limit=N     records, oldest first (the last 10,000 are kept)
     GET  /sim/totals                       sums over all requests
     GET  /sim/last_body?seq=N              the body as received, of the last request without seq, or 404
     GET  /sim/wait?min=N&max=N&timeout_s=N waits until that many requests are open: 200, or 504 after the time
     POST /sim/reset                        empties the books; the engine's own counters go on
+    POST /sim/behave                       a JSON object: what the engine does from now on, see `BehaveBody`
 
 The pages below /sim/ need no API key.
 """
@@ -22,15 +23,29 @@ from urllib.parse import parse_qs
 import msgspec
 
 from devstack.engines.books import MAX_RECORDS, Books
-from devstack.engines.chat import ChatService
 from devstack.engines.dialects import make_dialect
 from devstack.engines.dialects.base import EngineError
+from devstack.engines.directive import DirectiveError, parse_fault
 from devstack.engines.exchange import Exchange, Receive, Send
+from devstack.engines.formats import make_formats
+from devstack.engines.machine import Machine
 from devstack.engines.options import EngineOptions
+from devstack.engines.service import Behaviour, Service
 
 MAX_WAIT_S = 120.0
 _WAIT_POLL_S = 0.002
 _JSON = [(b"content-type", b"application/json")]
+
+
+class BehaveBody(msgspec.Struct, forbid_unknown_fields=True):
+    """What is left out stays as it is. `fault` is as in a directive, null ends it."""
+
+    fault: str | msgspec.UnsetType | None = msgspec.UNSET
+    healthy: bool | None = None
+    tokens_per_s: float | None = None
+    total_tokens_per_s: float | None = None
+    prefill_tokens_per_s: float | None = None
+    slots: int | None = None
 
 
 class EngineApp:
@@ -40,8 +55,17 @@ class EngineApp:
         """Raises OSError when the record file can't be opened."""
         self.dialect = make_dialect(options)
         self.books = Books(options.record_path)
-        self._chat = ChatService(options, self.dialect, self.books)
+        self.machine = Machine(options.speeds)
+        self._behaviour = Behaviour()
+        self._hangs = options.shutdown == "hang"
+        self._formats = make_formats(self.dialect)
+        self._service = Service(self.dialect, self.books, self.machine, self._behaviour)
         self._expected = None if options.api_key is None else f"Bearer {options.api_key}".encode()
+
+    def note_sigterm(self) -> None:
+        """The process is told to stop. An engine that hangs then sends nobody another byte."""
+        if self._hangs:
+            self.machine.freeze()
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         raw_headers: list[tuple[bytes, bytes]] = scope["headers"]
@@ -67,16 +91,20 @@ class EngineApp:
             await self._show_books(method, exchange, _numbers(query))
             return
         refusal = self._unauthorized(exchange)
-        if (method, path) == ("POST", "/v1/chat/completions"):
-            await self._chat.serve(exchange, refusal)
+        form = self._formats.get(path) if method == "POST" else None
+        if form is not None:
+            await self._service.serve(exchange, form, refusal)
         elif refusal is not None:
             raise refusal
         elif (method, path) == ("GET", "/health"):
-            await exchange.respond(200, self.dialect.json_head(), self.dialect.health())
+            status = 200 if self._behaviour.is_healthy else 503
+            await exchange.respond(status, self.dialect.json_head(), self.dialect.health())
         elif (method, path) == ("GET", "/v1/models"):
             await exchange.respond_json(200, self.dialect.models())
         elif (method, path) == ("GET", "/metrics"):
             await self._show_metrics(exchange)
+        elif method == "GET" and (page := self.dialect.info(path)) is not None:
+            await exchange.respond_json(200, page)
         else:
             raise self.dialect.not_found()
 
@@ -84,7 +112,10 @@ class EngineApp:
         if self._expected is None or exchange.path in self.dialect.open_paths:
             return None
         given = exchange.headers.get(b"authorization", b"")
-        return None if hmac.compare_digest(given, self._expected) else self.dialect.unauthorized()
+        # Anthropic's clients have a header of their own for it.
+        other = b"Bearer " + exchange.headers.get(b"x-api-key", b"")
+        known = hmac.compare_digest(given, self._expected) or hmac.compare_digest(other, self._expected)
+        return None if known else self.dialect.unauthorized()
 
     async def _show_metrics(self, exchange: Exchange) -> None:
         page = self.dialect.counters.render()
@@ -112,8 +143,28 @@ class EngineApp:
             case "POST", "/sim/reset":
                 self.books.reset()
                 await exchange.respond_json(200, {})
+            case "POST", "/sim/behave":
+                self._behave(await exchange.read_body())
+                await exchange.respond_json(200, {})
             case _:
                 raise self.dialect.not_found()
+
+    def _behave(self, body: bytes) -> None:
+        try:
+            wanted = msgspec.json.decode(body, type=BehaveBody)
+            if wanted.fault is not msgspec.UNSET:
+                self._behaviour.fault = parse_fault(wanted.fault)
+        except (msgspec.DecodeError, DirectiveError) as wrong:
+            raise self.dialect.reject(400, f"sim: {wrong}") from wrong
+        if wanted.healthy is not None:
+            self._behaviour.is_healthy = wanted.healthy
+        speeds = self.machine.speeds
+        # What was decoded so far keeps the old speed.
+        self.machine.progress(time.perf_counter())
+        for name in ("tokens_per_s", "total_tokens_per_s", "prefill_tokens_per_s", "slots"):
+            value = getattr(wanted, name)
+            if value is not None:
+                setattr(speeds, name, value)
 
     async def _wait_running(self, exchange: Exchange, numbers: dict[str, float]) -> bool:
         fewest, most = numbers.get("min", 0), numbers.get("max", sys.maxsize)

@@ -30,9 +30,10 @@ Ending = Literal["running", "stop", "length", "client_gone", "fault", "rejected"
 
 @dataclass(slots=True)
 class RequestRecord:
-    """One chat request as the engine saw it. Token counts are of all choices together.
+    """One request as the engine saw it. Token counts are of all choices and prompts together.
 
-    `prompt_tokens` includes `cached_tokens` and counts the prompt once whatever `n` is.
+    `prompt_tokens` includes `cached_tokens` and counts each prompt once whatever `n` is. `waited_ms` is how
+    long it waited for slots.
     `sent_tokens` were handed to the socket before the connection was lost: an upper bound of what
     the client can have read. `reported_completion_tokens` is what the last usage object sent
     claimed, None when none was sent. `aborted` says that generation was cut short.
@@ -50,6 +51,7 @@ class RequestRecord:
     n: int = 1
     cap_tokens: int | None = None
     fault: str | None = None
+    waited_ms: float = 0.0
     status: int | None = None
     prompt_tokens: int = 0
     cached_tokens: int = 0

@@ -19,14 +19,19 @@ _TEXT = b"text/plain; version=0.0.4"
 
 
 class EngineCounters:
-    """What a flavour without metrics does: count what runs, show nothing."""
+    """What a flavour without metrics does: count what runs, show nothing. `running` includes `waiting`."""
 
     def __init__(self) -> None:
         self.running = 0
+        self.waiting = 0
 
     def admitted(self, call: Call) -> None:
         """A validated call begins."""
         self.running += 1
+
+    def queues(self, by: int) -> None:
+        """So many more calls wait for a slot."""
+        self.waiting += by
 
     def prefilled(self, call: Call) -> None:
         """The prompt of a call has been computed."""
@@ -96,8 +101,8 @@ class LlamacppCounters(EngineCounters):
                 "Largest observed sequence length (prompt + generation)",
                 self._longest,
             ),
-            ("requests_processing", "gauge", "Number of requests processing", self.running),
-            ("requests_deferred", "gauge", "Number of requests deferred", 0),
+            ("requests_processing", "gauge", "Number of requests processing", self.running - self.waiting),
+            ("requests_deferred", "gauge", "Number of requests deferred", self.waiting),
         ]
         lines = [
             f"# HELP llamacpp:{name} {text}\n# TYPE llamacpp:{name} {kind}\nllamacpp:{name} {value:.10g}\n"
@@ -125,20 +130,25 @@ class VllmCounters(EngineCounters):
         self._cached += call.cached_tokens * call.request.n
 
     def decoded(self, call: Call, steps: int) -> None:
-        self._generated += steps * call.request.n
+        self._generated += steps * call.request.sequences
 
     def released(self, call: Call) -> None:
         super().released(call)
         if not call.aborted:
-            self._finished[call.finish_reason] += call.request.n
+            self._finished[self._reason(call)] += call.request.sequences
             self._finished_prompt += call.prompt_tokens * call.request.n
             self._finished_generated += call.generated_tokens
+
+    @staticmethod
+    def _reason(call: Call) -> str:
+        # A tool's call is an end as any other.
+        return "length" if call.finish_reason == "length" else "stop"
 
     def render(self) -> tuple[bytes, list[Header]]:
         finished = sum(self._finished.values())
         families = [
-            _family("vllm:num_requests_running", "gauge", [(self._labels, self.running)]),
-            _family("vllm:num_requests_waiting", "gauge", [(self._labels, 0)]),
+            _family("vllm:num_requests_running", "gauge", [(self._labels, self.running - self.waiting)]),
+            _family("vllm:num_requests_waiting", "gauge", [(self._labels, self.waiting)]),
             _family("vllm:prompt_tokens_total", "counter", [(self._labels, self._prompt)]),
             _family(
                 "vllm:prompt_tokens_by_source_total",
@@ -182,7 +192,7 @@ class SglangCounters(EngineCounters):
     def decoded(self, call: Call, steps: int) -> None:
         # The first token of each choice comes out of the prefill and is not counted as decoded.
         first = call.steps == steps
-        self._realtime["decode"] += (steps - first) * call.request.n
+        self._realtime["decode"] += (steps - first) * call.request.sequences
 
     def released(self, call: Call) -> None:
         super().released(call)
@@ -196,14 +206,17 @@ class SglangCounters(EngineCounters):
         labels = f'engine_type="unified",is_streaming="{streaming}",{self._model.partition(",")[2]}'
         self._ended["prompt_tokens_total"][labels] += call.prompt_tokens * runs
         self._ended["generation_tokens_total"][labels] += call.generated_tokens
-        self._ended["num_requests_total"][labels] += runs
+        self._ended["num_requests_total"][labels] += runs * len(call.request.prompt.counts)
         if call.cached_tokens:
             source = f'cache_source="device",{self._model}'
             self._ended["cached_tokens_total"][source] += call.cached_tokens * runs
 
     def render(self) -> tuple[bytes, list[Header]]:
         ranks = f'{self._model},moe_ep_rank="0",pp_rank="0",tp_rank="0"'
-        families = [_family("sglang:num_running_reqs", "gauge", [(ranks, self.running)])]
+        families = [
+            _family("sglang:num_running_reqs", "gauge", [(ranks, self.running - self.waiting)]),
+            _family("sglang:num_queue_reqs", "gauge", [(ranks, self.waiting)]),
+        ]
         realtime = [(f'mode="{mode}",{ranks}', count) for mode, count in self._realtime.items()]
         if realtime:
             families.append(_family("sglang:realtime_tokens_total", "counter", realtime))

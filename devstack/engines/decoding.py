@@ -9,25 +9,34 @@ from collections.abc import AsyncIterator
 from devstack.engines.call import Call
 from devstack.engines.dialects.base import Dialect
 from devstack.engines.link import Link
+from devstack.engines.machine import Machine, Pace, Unpaced
 
 # Unpaced streams give way to other connections after that many steps.
 STREAM_SLICE_STEPS = 32
 # A plain call wakes up at most this often: nobody sees its single tokens.
 _PLAIN_PAUSE_S = 0.02
+# How long a stopped engine leaves a client without a byte.
+MAX_FROZEN_S = 600.0
 
 
-async def decode(call: Call, link: Link, dialect: Dialect, *, limit_steps: int) -> AsyncIterator[int]:
+async def decode(
+    call: Call, link: Link, dialect: Dialect, machine: Machine, *, limit_steps: int
+) -> AsyncIterator[int]:
     """Yields how many steps were decoded since the last yield; the call and the counters are up to date.
 
     Ends after `limit_steps`, or earlier when the client is gone and the engine notices; then
-    `call.aborted` is set. The step s is due `ttft + (s - 1) / rate` after the start of the call.
+    `call.aborted` is set. Once the machine is frozen nothing more is decoded, and it ends with the client.
     """
-    rate_per_s = call.rate_per_s
-    first_s = call.started_s + call.directive.ttft_ms / 1000
+    pace = machine.pace(call)
     coarse_s = 0.0 if call.request.stream else _PLAIN_PAUSE_S
+    is_paced = not isinstance(pace, Unpaced)
     limit = limit_steps
     gone = False
     while True:
+        if machine.is_frozen:
+            await link.pause(MAX_FROZEN_S)
+            call.aborted = True
+            return
         if link.lost and not gone:
             gone = True
             limit = min(limit_steps, call.steps + _overrun_steps(call, dialect))
@@ -36,16 +45,17 @@ async def decode(call: Call, link: Link, dialect: Dialect, *, limit_steps: int) 
                 return
         if call.steps >= limit > 0:
             return
-        delay_s = _next_wake_s(call, first_s, coarse_s, limit) - time.perf_counter()
+        now_s = time.perf_counter()
+        delay_s = _next_wake_s(call, pace, now_s, coarse_s, limit) - now_s
         if delay_s > 0:
             if gone:
                 await asyncio.sleep(delay_s)
             else:
                 await link.pause(delay_s)
             continue
-        if rate_per_s:
+        if is_paced:
             # At least one: the clock says that it is due, whatever rounding does to the product.
-            due = max(1, int((time.perf_counter() - first_s) * rate_per_s) + 1 - call.steps)
+            due = max(1, pace.due_steps(time.perf_counter()) - call.steps)
         else:
             due = STREAM_SLICE_STEPS if call.request.stream else limit
         steps = min(due, limit - call.steps)
@@ -53,16 +63,14 @@ async def decode(call: Call, link: Link, dialect: Dialect, *, limit_steps: int) 
         if limit == 0:
             return
         yield steps
-        if not rate_per_s and call.steps < limit:
+        if not is_paced and call.steps < limit:
             await asyncio.sleep(0)
 
 
-def _next_wake_s(call: Call, first_s: float, coarse_s: float, limit: int) -> float:
-    if not call.rate_per_s or not call.steps:
-        return first_s
-    next_s = first_s + call.steps / call.rate_per_s
-    last_s = first_s + (limit - 1) / call.rate_per_s
-    return min(last_s, next_s + coarse_s)
+def _next_wake_s(call: Call, pace: Pace, now_s: float, coarse_s: float, limit: int) -> float:
+    if not call.steps or isinstance(pace, Unpaced):
+        return pace.first_s
+    return min(pace.due_s(limit, now_s), pace.due_s(call.steps + 1, now_s) + coarse_s)
 
 
 def _overrun_steps(call: Call, dialect: Dialect) -> int:

@@ -11,7 +11,13 @@ understood is answered with 400, so that a misspelt test fails instead of passin
     cached=N      that many of the prompt tokens come from the prefix cache (default 0)
     reasoning=N   the first N generated tokens are reasoning
     overrun=N     after the client has left, generate N more tokens (default: as the engine does)
+    tools=N       call N tools instead of saying anything, the first ones of the request in turn, with
+                  arguments that fit their schemas (default: 1 where the request insists on a call, else 0;
+                  none once the conversation ends in a tool's result)
     fault=F[:A]   one misbehaviour, see `FAULTS`
+
+What has to be JSON, tools' arguments included, is as long as it is: `tokens` says nothing then, four
+characters make a token and the name of a tool is one.
 
 Faults that cut a response in two "after N tokens" send half of the body of a plain response.
 """
@@ -31,8 +37,9 @@ MAX_RATE_PER_S = 1_000_000.0
 MAX_BIG_LINE_BYTES = 16 * 1024 * 1024
 MAX_SLOW_HEADERS_MS = 60_000
 DEFAULT_SLOW_HEADERS_MS = 2_000
+MAX_CALLED_TOOLS = 16
 STATUSES = (400, 429, 500, 503)
-NONSENSE_KINDS = ("html", "json", "sse")
+NONSENSE_KINDS = ("html", "json", "sse", "empty", "type")
 
 Argument = Literal["none", "tokens", "status", "kind", "signed", "bytes", "ms"]
 
@@ -44,14 +51,17 @@ FAULTS: dict[str, Argument] = {
     "hang_before": "none",  # no byte until the client leaves, or 120 s
     "hang_after": "tokens",  # silence after N tokens, until the client leaves, or 120 s
     "status": "status",  # status:503 etc. with a body like the engine's
-    "nonsense": "kind",  # 200 with HTML (plain) or garbage events (stream); nonsense:html|json|sse chooses
+    # 200 with HTML (plain) or garbage events (stream), else nonsense:html, json (no answer), sse (garbage),
+    # empty (no body at all) or type (a right answer called text/plain)
+    "nonsense": "kind",
+    "garbage_after": "tokens",  # bytes that are no event after N tokens, then on as if nothing were
     "usage_null": "none",  # the final usage is null
     "no_usage": "none",  # no usage and no timings anywhere
     "usage_lies": "signed",  # usage_lies:+5 reports 5 completion tokens more than were generated
     "error_event_after": "tokens",  # an error event after N tokens, then [DONE]; a plain call gets a 500
     "big_line": "bytes",  # the first token's text is padded by that many bytes
     "slow_headers": "ms",  # the response head arrives in pieces over that time (default 2000)
-    "no_done": "none",  # the stream ends properly but without data: [DONE]
+    "no_done": "none",  # the stream ends properly but without data: [DONE] or what else says that it is over
 }
 
 _HIGHEST: dict[Argument, int] = {
@@ -96,6 +106,7 @@ class Directive:
     cached: int = 0
     reasoning: int = 0
     overrun: int | None = None
+    tools: int | None = None
     fault: Fault | None = None
 
     def has_fault(self, name: str) -> bool:
@@ -134,7 +145,8 @@ def parse_directive(text: str) -> Directive:
         cached=_whole(given, "cached", MAX_PROMPT_TOKENS, 0),
         reasoning=_whole(given, "reasoning", MAX_TOKENS, 0),
         overrun=_optional_whole(given, "overrun", MAX_TOKENS),
-        fault=_fault(given.pop("fault", None)),
+        tools=_optional_whole(given, "tools", MAX_CALLED_TOOLS),
+        fault=parse_fault(given.pop("fault", None)),
     )
     if given:
         raise DirectiveError(f"unknown key {min(given)}")
@@ -166,7 +178,8 @@ def _rate(given: dict[str, str]) -> float | None:
     return float(text)
 
 
-def _fault(text: str | None) -> Fault | None:
+def parse_fault(text: str | None) -> Fault | None:
+    """The fault that a text such as `reset_after:7` names, None for None. Raises DirectiveError."""
     if text is None:
         return None
     name, colon, argument = text.partition(":")

@@ -47,6 +47,19 @@ class Link:
             self._waiters.discard(waiter)
         return self.lost
 
+    async def wait(self, future: asyncio.Future[None]) -> bool:
+        """Until the future is done, but not longer than the connection lives. True when that is gone."""
+        if self.lost:
+            return True
+        waiter = self._loop.create_future()
+        self._waiters.add(waiter)
+        future.add_done_callback(lambda _: _wake(waiter))
+        try:
+            await waiter
+        finally:
+            self._waiters.discard(waiter)
+        return self.lost
+
     def write(self, data: bytes) -> None:
         """Writes bytes past the HTTP server, for heads that it would not write."""
         if not self.lost:

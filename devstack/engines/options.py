@@ -3,25 +3,45 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
 Flavour = Literal["llamacpp", "vllm", "sglang", "generic"]
+# What SIGTERM does to open streams: they are dropped after a second, drained, or left without another byte.
+Shutdown = Literal["drop", "drain", "hang"]
 
 FLAVOURS: tuple[Flavour, ...] = get_args(Flavour)
+SHUTDOWNS: tuple[Shutdown, ...] = get_args(Shutdown)
 DEFAULT_MODEL = "sim-model"
 DEFAULT_TOKENS_PER_S = 50.0
 DEFAULT_CONTEXT_TOKENS = 8192
 MAX_TOKENS_PER_S = 1_000_000.0
 MAX_CONTEXT_TOKENS = 10_000_000
+MAX_SLOTS = 100_000
+
+
+@dataclass(slots=True)
+class Speeds:
+    """How fast the engine is; it may be changed while it runs. See `machine.py`.
+
+    `tokens_per_s` is the decoding speed of a sequence that runs alone; 0 means as fast as the machine can.
+    `total_tokens_per_s` is what all sequences together come near to; 0 means that each always gets its own.
+    `prefill_tokens_per_s` of 0 computes prompts in no time; `slots` of 0 lets every call run at once.
+    """
+
+    tokens_per_s: float = DEFAULT_TOKENS_PER_S
+    total_tokens_per_s: float = 0.0
+    prefill_tokens_per_s: float = 0.0
+    slots: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
     """How one simulator behaves for its whole life.
 
-    `tokens_per_s` is the decoding speed of each choice; 0 means as fast as the machine can.
+    `embeddings`: the engines that have to be told so serve /v1/embeddings. `version` is what it says it is;
+    None means the version that the flavour was recorded from.
     `listen_fd` is an inherited, already bound socket that replaces host and port.
     `parent_pid` names the process whose death ends this one.
     """
@@ -30,9 +50,12 @@ class EngineOptions:
     host: str = "127.0.0.1"
     port: int = 0
     api_key: str | None = None
-    tokens_per_s: float = DEFAULT_TOKENS_PER_S
+    speeds: Speeds = field(default_factory=Speeds)
     context_tokens: int = DEFAULT_CONTEXT_TOKENS
     model: str = DEFAULT_MODEL
+    embeddings: bool = False
+    shutdown: Shutdown = "drop"
+    version: str | None = None
     seed: int | None = None
     record_path: Path | None = None
     listen_fd: int | None = None
@@ -48,12 +71,20 @@ def parse_options(argv: list[str]) -> EngineOptions:
     parser.add_argument("--api-key")
     parser.add_argument("--tokens-per-s", type=_rate, default=DEFAULT_TOKENS_PER_S, help="0 = no pacing")
     parser.add_argument(
+        "--total-tokens-per-s", type=_rate, default=0.0, help="of all sequences; 0 = no limit"
+    )
+    parser.add_argument("--prefill-tokens-per-s", type=_rate, default=0.0, help="0 = prompts take no time")
+    parser.add_argument("--slots", type=_BoundedInt(0, MAX_SLOTS), default=0, help="0 = no queue")
+    parser.add_argument(
         "--context",
         type=_BoundedInt(16, MAX_CONTEXT_TOKENS),
         default=DEFAULT_CONTEXT_TOKENS,
         help="in tokens",
     )
     parser.add_argument("--model", default=DEFAULT_MODEL)
+    parser.add_argument("--embeddings", action="store_true", help="serve /v1/embeddings")
+    parser.add_argument("--shutdown", choices=SHUTDOWNS, default="drop", help="what SIGTERM does to streams")
+    parser.add_argument("--engine-version", help="what it says it is")
     parser.add_argument("--seed", type=int, help="makes the ids that the engine draws repeatable")
     parser.add_argument(
         "--record", type=Path, help="append each finished request to this file as a JSON line"
@@ -63,14 +94,24 @@ def parse_options(argv: list[str]) -> EngineOptions:
     given = parser.parse_args(argv)
     if (given.port is None) == (given.fd is None):
         parser.error("exactly one of --port and --fd is needed")
+    if given.total_tokens_per_s and not given.tokens_per_s:
+        parser.error("--total-tokens-per-s needs --tokens-per-s")
     return EngineOptions(
         flavour=given.flavour,
         host=given.host,
         port=given.port or 0,
         api_key=given.api_key,
-        tokens_per_s=given.tokens_per_s,
+        speeds=Speeds(
+            tokens_per_s=given.tokens_per_s,
+            total_tokens_per_s=given.total_tokens_per_s,
+            prefill_tokens_per_s=given.prefill_tokens_per_s,
+            slots=given.slots,
+        ),
         context_tokens=given.context,
         model=given.model,
+        embeddings=given.embeddings,
+        shutdown=given.shutdown,
+        version=given.engine_version,
         seed=given.seed,
         record_path=given.record,
         listen_fd=given.fd,

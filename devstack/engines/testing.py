@@ -26,6 +26,7 @@ from devstack.engines.options import (
     DEFAULT_MODEL,
     DEFAULT_TOKENS_PER_S,
     Flavour,
+    Shutdown,
 )
 
 READY_TIMEOUT_S = 15.0
@@ -96,12 +97,28 @@ class RunningEngine:
         """Empties the books. The engine's own counters go on, as a real engine's would."""
         self._call("POST", "/sim/reset")
 
+    def behave(self, **behaviour: float | str | bool | None) -> None:
+        """Changes what the engine does from now on: fault, healthy, tokens_per_s, total_tokens_per_s,
+        prefill_tokens_per_s, slots; `fault=None` ends a fault. Raises ValueError."""
+        status, answer = self._call("POST", "/sim/behave", body=json.dumps(behaviour).encode())
+        if status != 200:
+            raise ValueError(answer.decode(errors="replace"))
+
     def metrics(self) -> dict[str, float]:
         """The Prometheus page: value by series as written, e.g. `llamacpp:prompt_tokens_total`."""
         rows = (
             line.rpartition(" ") for line in self._get("/metrics").decode().splitlines() if line[:1] != "#"
         )
         return {series: float(value) for series, _, value in rows}
+
+    def terminate(self) -> None:
+        """SIGTERM, without waiting for what comes of it."""
+        self._process.terminate()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process has not ended."""
+        return self._process.poll() is None
 
     def stop(self) -> int:
         """Ends the process (SIGTERM, SIGKILL after 5 s) and returns its exit status. May be repeated."""
@@ -138,13 +155,15 @@ class RunningEngine:
             raise RuntimeError(f"GET {path} answered {status}: {body[:500]!r}")
         return body
 
-    def _call(self, method: str, path: str, *, timeout_s: float = CALL_TIMEOUT_S) -> tuple[int, bytes]:
+    def _call(
+        self, method: str, path: str, *, timeout_s: float = CALL_TIMEOUT_S, body: bytes | None = None
+    ) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection(*self._address, timeout=timeout_s)
         headers = {"Connection": "close"}
         if self.api_key is not None:
             headers["Authorization"] = f"Bearer {self.api_key}"
         try:
-            connection.request(method, path, headers=headers)
+            connection.request(method, path, body=body, headers=headers)
             response = connection.getresponse()
             return response.status, response.read()
         finally:
@@ -156,6 +175,12 @@ def start_engine(
     *,
     api_key: str | None = None,
     tokens_per_s: float = DEFAULT_TOKENS_PER_S,
+    total_tokens_per_s: float | None = None,
+    prefill_tokens_per_s: float | None = None,
+    slots: int | None = None,
+    embeddings: bool = False,
+    shutdown: Shutdown = "drop",
+    version: str | None = None,
     context: int = DEFAULT_CONTEXT_TOKENS,
     model: str = DEFAULT_MODEL,
     seed: int | None = None,
@@ -163,6 +188,9 @@ def start_engine(
     port: int | None = None,
 ) -> RunningEngine:
     """Starts a simulator on loopback and returns when it answers. Raises EngineStartError, OSError.
+
+    tokens_per_s is that of a sequence which runs alone; total_tokens_per_s what all together come near to;
+    slots how many run at once. See `machine.py` and `options.py`.
 
     Without `port` a free one below 32768 is taken. The socket is bound here and inherited, so nobody
     can take the port in between. The process dies with the thread that calls this: call it from one
@@ -175,6 +203,11 @@ def start_engine(
             "fd": listener.fileno(),
             "parent-pid": os.getpid(),
             "tokens-per-s": tokens_per_s,
+            "total-tokens-per-s": total_tokens_per_s,
+            "prefill-tokens-per-s": prefill_tokens_per_s,
+            "slots": slots,
+            "shutdown": shutdown,
+            "engine-version": version,
             "context": context,
             "model": model,
             "api-key": api_key,
@@ -182,6 +215,7 @@ def start_engine(
             "record": record,
         }
         given = [f"--{name}={value}" for name, value in options.items() if value is not None]
+        given += ["--embeddings"] if embeddings else []
         log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - it is open as long as the engine runs
         process = subprocess.Popen(
             [sys.executable, "-m", "devstack.engines", *given],

@@ -33,6 +33,11 @@ def count_prompt_tokens(messages: Iterable[Mapping[str, Any]]) -> int:
     return total
 
 
+def count_text_tokens(text: str) -> int:
+    """Tokens of a prompt that is no chat: whitespace-separated words, at least one."""
+    return max(1, len(text.split()))
+
+
 def text_of_part(part: object) -> str | None:
     """The text of one part of a multi-part content, None when the part is no text."""
     if isinstance(part, str):

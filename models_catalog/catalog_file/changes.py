@@ -82,6 +82,16 @@ class UpdateRow:
 
 
 @dataclass(frozen=True, slots=True)
+class DeleteRow:
+    change: Change
+    place: Place
+    row: models.Model
+
+    def write(self) -> None:
+        self.row.delete()
+
+
+@dataclass(frozen=True, slots=True)
 class EndPrice:
     change: Change
     place: Place
@@ -119,6 +129,8 @@ def shown(value: object) -> str:
     """A value as a line of output shows it: plain when it is a plain word, else in quotes."""
     if value is None:
         return "none"
+    if isinstance(value, datetime):
+        return moment_text(value)
     if isinstance(value, list):
         return f"[{', '.join(shown(item) for item in value)}]"
     if isinstance(value, str) and _PLAIN.fullmatch(value) is None:
@@ -126,3 +138,8 @@ def shown(value: object) -> str:
     else:
         text = str(value)
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
+
+
+def moment_text(moment: datetime) -> str:
+    """A moment in UTC as files write it, with fractions of a second only when there are some."""
+    return moment.isoformat().replace("+00:00", "Z")

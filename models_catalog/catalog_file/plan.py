@@ -12,10 +12,12 @@ from django.db import connections, models
 from models_catalog.catalog_file.changes import (
     Change,
     CreateRow,
+    DeleteRow,
     EndPrice,
     PublishPrice,
     UpdateRow,
     Write,
+    moment_text,
     shown,
 )
 from models_catalog.catalog_file.problems import Place, Problems
@@ -28,7 +30,7 @@ from models_catalog.catalog_file.wanted import (
     WantedModel,
     WantedPrice,
 )
-from models_catalog.models import CatalogModel, Deployment, ServingBackend, ServingPool
+from models_catalog.models import CatalogModel, Deployment, ModelAlias, ServingBackend, ServingPool
 from portal.kit.secrets import SecretError, SecretStore
 
 RowT = TypeVar("RowT", bound=models.Model)
@@ -43,6 +45,7 @@ def check_references(wanted: WantedCatalog, state: CatalogState, problems: Probl
     known: Mapping[str, frozenset[str] | set[str]] = {
         "pool": wanted.pool_codes | state.pools.keys(),
         "backend": wanted.backend_codes | state.backends.keys(),
+        "model": {model.slug for model in wanted.models} | state.models.keys(),
         "time zone": _known_zones(zones, using) if zones else set(),
     }
     for reference in wanted.references:
@@ -82,6 +85,11 @@ class Plan:
             self._compare_backend(backend)
         for model in wanted.models:
             self._compare_model(model)
+        # Names lead to models and models to their successors, which may stand further down in the file.
+        named = {name for model in wanted.models for name in model.aliases or ()}
+        for model in wanted.models:
+            self._compare_aliases(model, named)
+            self._compare_successor(model)
         return self.writes
 
     def _compare_backend(self, wanted: WantedBackend) -> None:
@@ -120,6 +128,7 @@ class Plan:
             CatalogModel(slug=wanted.slug),
             wanted.values,
         )
+        self._state.models[wanted.slug] = model
         for deployment in wanted.deployments:
             backend = self._state.backends[deployment.backend]
             self._upsert(
@@ -134,6 +143,36 @@ class Plan:
             by_currency[price.currency].append(price)
         for currency, prices in by_currency.items():
             self.writes += self._compare_prices(model, currency, prices)
+
+    def _compare_aliases(self, wanted: WantedModel, named: set[str]) -> None:
+        """named: the aliases of all models of the file; one that leads to another model now is moved."""
+        if wanted.aliases is None:
+            return
+        model = self._state.models[wanted.slug]
+        for name in wanted.aliases:
+            held = self._state.aliases.get(name)
+            if held is None:
+                change = Change("+", f"alias {name}", f"of {model.slug}")
+                self.writes.append(CreateRow(change, wanted.place, ModelAlias(name=name, model=model)))
+            elif held.model_id != model.id:
+                change = Change("~", f"alias {name}", f"{held.model.slug} → {model.slug}")
+                held.model = model
+                self.writes.append(UpdateRow(change, wanted.place, held, ["model"]))
+        for held in self._state.aliases.values():
+            if held.model_id == model.id and held.name not in named:
+                change = Change("-", f"alias {held.name}", f"of {model.slug}")
+                self.writes.append(DeleteRow(change, wanted.place, held))
+
+    def _compare_successor(self, wanted: WantedModel) -> None:
+        if wanted.successor is None:
+            return
+        model = self._state.models[wanted.slug]
+        successor = self._state.models[wanted.successor] if wanted.successor else None
+        if model.successor_id == (successor.id if successor else None):
+            return
+        change = Change("~", f"model {model.slug}", f"successor {wanted.successor or 'none'}")
+        model.successor = successor
+        self.writes.append(UpdateRow(change, wanted.place, model, ["successor"]))
 
     def _compare_prices(
         self, model: CatalogModel, currency: str, prices: list[WantedPrice]
@@ -205,13 +244,8 @@ class Plan:
 def _difference(field: str, before: object, after: object) -> str:
     if field in _LONG_FIELDS:
         return f"{field} changed"
-    if field == "state":
+    if field in ("state", "cancel_policy"):
         before, after = str(before).lower(), str(after).lower()
     if isinstance(before, ServingPool):
         before, after = before.code, getattr(after, "code", "")
     return f"{field} {shown(before)} → {shown(after)}"
-
-
-def moment_text(moment: datetime) -> str:
-    """A moment in UTC as files write it, with fractions of a second only when there are some."""
-    return moment.isoformat().replace("+00:00", "Z")

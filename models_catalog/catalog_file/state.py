@@ -7,11 +7,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from uuid import UUID
 
+from django.db.models import Q
+
 from models_catalog.catalog_file.timeline import Published
 from models_catalog.catalog_file.wanted import WantedCatalog
 from models_catalog.models import (
     CatalogModel,
     Deployment,
+    ModelAlias,
     PriceVersion,
     ServingBackend,
     ServingPool,
@@ -28,13 +31,16 @@ class CatalogState:
     models: dict[str, CatalogModel]
     deployments: dict[tuple[UUID, UUID], Deployment]
     versions: dict[tuple[UUID, str], list[Published]]
+    aliases: dict[str, ModelAlias]
 
 
 def read_state(wanted: WantedCatalog) -> CatalogState:
     """The rows that the file may change or refer to, of the current scope."""
     pool_codes = wanted.pool_codes | {each.name for each in wanted.references if each.kind == "pool"}
     backend_codes = wanted.backend_codes | {each.name for each in wanted.references if each.kind == "backend"}
-    slugs = [model.slug for model in wanted.models]
+    slugs = {model.slug for model in wanted.models}
+    slugs |= {each.name for each in wanted.references if each.kind == "model"}
+    names = [name for model in wanted.models for name in model.aliases or ()]
     models = {model.slug: model for model in CatalogModel.objects.filter(slug__in=slugs)}
     priced = [models[model.slug].id for model in wanted.models if model.prices and model.slug in models]
     return CatalogState(
@@ -49,6 +55,12 @@ def read_state(wanted: WantedCatalog) -> CatalogState:
             for deployment in Deployment.objects.filter(model__in=models.values())
         },
         versions=_published_versions(priced),
+        aliases={
+            alias.name: alias
+            for alias in ModelAlias.objects.filter(
+                Q(model__in=models.values()) | Q(name__in=names)
+            ).select_related("model")
+        },
     )
 
 

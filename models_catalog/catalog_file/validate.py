@@ -8,6 +8,13 @@ from collections.abc import Mapping
 from models_catalog.catalog_file.fields import Fields
 from models_catalog.catalog_file.parse import Node
 from models_catalog.catalog_file.problems import Place
+from models_catalog.catalog_file.validate_addresses import (
+    ADDRESS_FIELDS,
+    CAN_BE_NOTHING,
+    read_addresses,
+    read_aliases,
+    read_successor,
+)
 from models_catalog.catalog_file.validate_prices import read_prices
 from models_catalog.catalog_file.wanted import (
     Reading,
@@ -119,6 +126,7 @@ def _read_model(node: Node, place: Place, reading: Reading, slugs: set[str]) -> 
         *("slug", "display_name", "description", "context_tokens", "max_output_tokens"),
         *("default_output_cap_tokens", "template_overhead_tokens", "image_allowance_tokens"),
         *("capabilities", "extra_fields", "state", "deployments", "prices"),
+        *ADDRESS_FIELDS,
     )
     fields = Fields.of(node, place, reading.problems, known)
     if fields is None:
@@ -127,6 +135,7 @@ def _read_model(node: Node, place: Place, reading: Reading, slugs: set[str]) -> 
     values: dict[str, object] = {"display_name": fields.text("display_name", high=120, required=True)}
     _read_sizes(fields, values)
     _read_state(fields, values, _MODEL_STATES)
+    read_addresses(fields, values)
     if fields.has("description"):
         values["description"] = fields.lines_of_text("description", high=4000)
     if fields.has("capabilities"):
@@ -145,12 +154,22 @@ def _read_model(node: Node, place: Place, reading: Reading, slugs: set[str]) -> 
         for entry, at in fields.entries("deployments", limit=MAX_DEPLOYMENTS)
     ]
     prices = read_prices(fields, reading)
-    values_are_right = all(
-        value is not None for name, value in values.items() if name != "image_allowance_tokens"
-    )
+    can_be_nothing = CAN_BE_NOTHING | {"image_allowance_tokens"}
+    values_are_right = all(value is not None for name, value in values.items() if name not in can_be_nothing)
+    # A slug and an alias are names alike.
+    aliases = read_aliases(fields, slugs)
+    successor = read_successor(fields, slug, reading)
     if slug is None or not values_are_right:
         return None
-    return WantedModel(place, slug, values, tuple(each for each in deployments if each), prices)
+    return WantedModel(
+        place=place,
+        slug=slug,
+        values=values,
+        deployments=tuple(each for each in deployments if each),
+        prices=prices,
+        aliases=aliases,
+        successor=successor,
+    )
 
 
 def _read_sizes(fields: Fields, values: dict[str, object]) -> None:
@@ -178,7 +197,12 @@ def _read_sizes(fields: Fields, values: dict[str, object]) -> None:
 def _read_deployment(
     node: Node, place: Place, reading: Reading, backends: set[str]
 ) -> WantedDeployment | None:
-    fields = Fields.of(node, place, reading.problems, ("backend", "upstream_model", "state"))
+    fields = Fields.of(
+        node,
+        place,
+        reading.problems,
+        ("backend", "upstream_model", "state", "context_tokens", "capabilities", "quantisation"),
+    )
     if fields is None:
         return None
     backend = _name(fields, "backend", CODE, CODE_FORM, high=64, taken=backends)
@@ -186,9 +210,23 @@ def _read_deployment(
         reading.references.append(Reference("backend", backend, fields.at("backend")))
     values: dict[str, object] = {"upstream_model": fields.text("upstream_model", high=200, required=True)}
     _read_state(fields, values, _FLEET_STATES)
-    if backend is None or None in values.values():
-        return None
-    return WantedDeployment(place, backend, values)
+    if fields.has("quantisation"):
+        values["quantisation"] = fields.text("quantisation", low=0, high=64)
+    is_right = backend is not None and None not in values.values()
+    if fields.is_nothing("context_tokens"):
+        values["context_tokens"] = None
+    elif fields.has("context_tokens"):
+        values["context_tokens"] = fields.whole("context_tokens", low=1, high=MAX_CONTEXT_TOKENS)
+        is_right = is_right and values["context_tokens"] is not None
+    if fields.is_nothing("capabilities"):
+        values["capabilities"] = None
+    elif fields.has("capabilities"):
+        form = "small letters, digits and underscores"
+        values["capabilities"] = fields.texts(
+            "capabilities", limit=32, high=32, pattern="[a-z0-9_]+", form=form
+        )
+        is_right = is_right and values["capabilities"] is not None
+    return WantedDeployment(place, backend, values) if backend is not None and is_right else None
 
 
 def _name(fields: Fields, field: str, pattern: str, form: str, *, high: int, taken: set[str]) -> str | None:

@@ -51,18 +51,24 @@ class WantedPrice:
 
 @dataclass(frozen=True, slots=True)
 class WantedModel:
+    """`aliases` and `successor` (a slug) are None when the file does not speak of them; an empty successor
+    removes it."""
+
     place: Place
     slug: str
     values: Values
     deployments: tuple[WantedDeployment, ...]
     prices: tuple[WantedPrice, ...]
+    aliases: tuple[str, ...] | None
+    successor: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A name that something else must bear: a pool or backend of the file or the catalog, a time zone."""
+    """A name that something else must bear: a pool, backend or model of the file or the catalog, a time
+    zone."""
 
-    kind: Literal["pool", "backend", "time zone"]
+    kind: Literal["pool", "backend", "model", "time zone"]
     name: str
     place: Place
 

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from models_catalog.engines.counters import ALL_DIALECTS, CounterNames, CounterReading, read_counters
+from models_catalog.engines.endpoints import PATHS, Endpoint
 from models_catalog.engines.fields import RESERVED_FIELDS
 
 
@@ -34,34 +35,38 @@ class UsageReport:
 
 
 @dataclass(frozen=True, slots=True)
-class ChatCall:
-    """One attempt as the gateway has decided it. `fields` are validated and passed on."""
+class EngineCall:
+    """One attempt as the gateway has decided it. `content` (messages, a prompt, an input) and `fields` are
+    validated and passed on; the cap is in tokens, and counts for nothing where there is no output."""
 
+    endpoint: Endpoint
     attempt_id: str
     upstream_model: str
-    messages: list[Any]
+    content: Mapping[str, Any]
     fields: Mapping[str, Any]
     output_cap_tokens: int
     stream: bool
 
 
 class EngineAdapter(Protocol):
-    """One engine. `extra_fields` are request fields that it takes beyond the common ones;
-    `reuses_connections` says whether a connection may serve another call."""
+    """One engine. `endpoints` is what it speaks, `extra_fields` are request fields that it takes beyond the
+    common ones; `reuses_connections` says whether a connection may serve another call."""
 
     name: str
+    endpoints: frozenset[Endpoint]
     extra_fields: Mapping[str, Any]
     reuses_connections: bool
     metrics_path: str
 
-    def chat(self, call: ChatCall) -> UpstreamCall: ...
+    def write(self, call: EngineCall) -> UpstreamCall: ...
 
     def reports_usage(self, event: bytes) -> bool:
         """Whether a raw server-sent event carries counts; a cheap look, without decoding it."""
         ...
 
     def read_usage(self, data: bytes) -> UsageReport | None:
-        """The counts in a plain answer or in the data of an event; None when there are none."""
+        """The counts in a plain answer or in the data of an event, where they are OpenAI's; None when there
+        are none."""
         ...
 
     def read_counters(self, text: str, headers: Mapping[str, str]) -> CounterReading:
@@ -102,34 +107,54 @@ _HAS_USAGE = re.compile(rb'"usage":\s?\{')
 
 _decode_usage = msgspec.json.Decoder(UsageBearer).decode
 
+# The field in which engines obey a cap. Embeddings have no output.
+_CAPS: Mapping[Endpoint, str] = {
+    Endpoint.CHAT: "max_tokens",
+    Endpoint.COMPLETIONS: "max_tokens",
+    Endpoint.RESPONSES: "max_output_tokens",
+    Endpoint.MESSAGES: "max_tokens",
+}
+# Where usage in a stream has to be asked for, and running counts can be.
+_ASKS_FOR_USAGE = frozenset({Endpoint.CHAT, Endpoint.COMPLETIONS})
+
 
 class OpenAIEngine:
     """What all OpenAI-compatible engines have in common; the adapters say where they differ."""
 
     name = "generic"
+    # What every compatible server has; the catalog can say that one of them speaks more.
+    endpoints = frozenset({Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS})
     extra_fields: Mapping[str, Any] = {}
     reuses_connections = True
     metrics_path = "/metrics"
     # An engine that we know only as compatible may well be one of those whose counters we can read.
     counter_dialects: Sequence[CounterNames] = ALL_DIALECTS
 
-    def body(self, call: ChatCall) -> dict[str, Any]:
+    def body(self, call: EngineCall) -> dict[str, Any]:
         body: dict[str, Any] = {
             **{name: value for name, value in call.fields.items() if name not in RESERVED_FIELDS},
             "model": call.upstream_model,
-            "messages": call.messages,
-            "stream": call.stream,
-            "max_tokens": call.output_cap_tokens,
+            **call.content,
         }
-        if call.stream:
-            body["stream_options"] = {"include_usage": True}
+        if call.endpoint in _CAPS:
+            body["stream"] = call.stream
+            body[_CAPS[call.endpoint]] = call.output_cap_tokens
+        if call.endpoint == Endpoint.RESPONSES:
+            # Some engines keep answers unless they are told not to.
+            body["store"] = False
+        if call.stream and call.endpoint in _ASKS_FOR_USAGE:
+            body |= self.usage_options()
         return body
 
-    def headers(self, call: ChatCall) -> dict[str, str]:
+    def usage_options(self) -> dict[str, Any]:
+        """What makes a stream carry counts."""
+        return {"stream_options": {"include_usage": True}}
+
+    def headers(self, call: EngineCall) -> dict[str, str]:
         return {"Content-Type": "application/json"}
 
-    def chat(self, call: ChatCall) -> UpstreamCall:
-        return UpstreamCall("/v1/chat/completions", self.headers(call), msgspec.json.encode(self.body(call)))
+    def write(self, call: EngineCall) -> UpstreamCall:
+        return UpstreamCall(PATHS[call.endpoint], self.headers(call), msgspec.json.encode(self.body(call)))
 
     def reports_usage(self, event: bytes) -> bool:
         return _HAS_USAGE.search(event) is not None
@@ -145,12 +170,17 @@ class OpenAIEngine:
         cached = usage.prompt_tokens_details.cached_tokens if usage.prompt_tokens_details else None
         details = usage.completion_tokens_details
         reasoning = details.reasoning_tokens if details else usage.reasoning_tokens
-        # A running count stands beside a choice that goes on; the last word has no choices, or is a
-        # whole answer.
-        is_final = not bearer.choices or bearer.object == "chat.completion"
         return UsageReport(
-            usage.prompt_tokens, cached or 0, usage.completion_tokens or 0, reasoning or 0, is_final
+            usage.prompt_tokens, cached or 0, usage.completion_tokens or 0, reasoning or 0, _is_final(bearer)
         )
 
     def read_counters(self, text: str, headers: Mapping[str, str]) -> CounterReading:
         return read_counters(text, headers, self.counter_dialects)
+
+
+def _is_final(bearer: UsageBearer) -> bool:
+    """A running count stands beside a choice that goes on; the last word has no choices, or is a whole
+    answer. Of a text completion, the event that ends it may be the last word as well."""
+    if not bearer.choices or bearer.object == "chat.completion":
+        return True
+    return bearer.object == "text_completion" and all(choice.finish_reason for choice in bearer.choices)

@@ -113,46 +113,83 @@ class StreamOptions(Struct, forbid_unknown_fields=True, omit_defaults=True):
     include_usage: bool = False
 
 
+MODEL_NAME_CHARS = 200
+MODEL_NAME = Annotated[str, Meta(min_length=1, max_length=MODEL_NAME_CHARS)]
+
+ServiceTier = Literal["auto", "default", "standard"]
+Temperature = Annotated[float, Meta(ge=0, le=2)]
+Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Choices = Annotated[int, Meta(ge=1, le=128)]
+User = Annotated[str, Meta(max_length=512)]
+Stop = (
+    Annotated[str, Meta(max_length=1024)]
+    | Annotated[list[Annotated[str, Meta(max_length=1024)]], Meta(max_length=16)]
+)
+LogitBias = Annotated[dict[str, Annotated[float, Meta(ge=-100, le=100)]], Meta(max_length=1024)]
+TopK = Annotated[int, Meta(ge=-1, le=100_000)]
+
 # What the gateway itself reads and decides about: never passed on as the client wrote it.
 GATEWAY_FIELDS: Mapping[str, Any] = {
-    "model": Annotated[str, Meta(min_length=1, max_length=200)],
+    "model": MODEL_NAME,
     "messages": Messages,
     "stream": bool | None,
     "stream_options": StreamOptions | None,
     "max_tokens": Cap | None,
     "max_completion_tokens": Cap | None,
-    "n": Annotated[int, Meta(ge=1, le=128)] | None,
-    "service_tier": Literal["auto", "default", "standard"] | None,
-    "user": Annotated[str, Meta(max_length=512)] | None,
+    "n": Choices | None,
+    "service_tier": ServiceTier | None,
+    "user": User | None,
     "metadata": dict[str, str] | None,
     "store": Literal[False] | None,
     "modalities": list[Literal["text"]] | None,
 }
 
-# Caps, ids, priorities, adapters, processors and what else an engine would believe before it believes us:
-# nobody's to send, not even when a catalog lists it among a model's further fields.
+# Caps, ids, priorities, adapters, processors, prompts, templates and what else an engine would believe before
+# it believes us: nobody's to send, not even when a catalog lists it among a model's further fields, nor as a
+# member of such a field. A template is a program, and makes prompts as long as it likes.
 RESERVED_FIELDS = frozenset(
     {
+        "audio_data",
         "best_of",
         "bootstrap_host",
         "bootstrap_port",
         "bootstrap_room",
         "cache_prompt",
         "cache_salt",
+        "chat_template",
+        "conversation",
         "custom_logit_processor",
+        "data_parallel_rank",
+        "echo",
         "extra_body",
         "id_slot",
         "ignore_eos",
+        "image_data",
+        "input",
+        "input_embeds",
+        "input_ids",
         "kv_transfer_params",
         "lora",
         "lora_path",
         "logits_processors",
+        "max_new_tokens",
+        "max_output_tokens",
+        "n_cmpl",
         "n_predict",
         "priority",
+        "prompt",
+        "prompt_embeds",
         "request_id",
         "return_progress",
         "rid",
+        "sampling_params",
+        "session_params",
+        "suffix",
         "timings_per_token",
+        "tokenize",
+        "tokenizer",
+        "use_beam_search",
+        "video_data",
         "vllm_xargs",
         *GATEWAY_FIELDS,
     }
@@ -160,15 +197,13 @@ RESERVED_FIELDS = frozenset(
 
 # What every engine of ours understands in the same way: passed on as validated.
 COMMON_FIELDS: Mapping[str, Any] = {
-    "temperature": Annotated[float, Meta(ge=0, le=2)] | None,
+    "temperature": Temperature | None,
     "top_p": Probability | None,
     "presence_penalty": Penalty | None,
     "frequency_penalty": Penalty | None,
-    "seed": Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None,
-    "stop": Annotated[str, Meta(max_length=1024)]
-    | Annotated[list[Annotated[str, Meta(max_length=1024)]], Meta(max_length=16)]
-    | None,
-    "logit_bias": Annotated[dict[str, Annotated[float, Meta(ge=-100, le=100)]], Meta(max_length=1024)] | None,
+    "seed": Seed | None,
+    "stop": Stop | None,
+    "logit_bias": LogitBias | None,
     "logprobs": bool | None,
     "top_logprobs": Annotated[int, Meta(ge=0, le=20)] | None,
     "tools": Annotated[list[Tool], Meta(max_length=128)] | None,
@@ -176,6 +211,6 @@ COMMON_FIELDS: Mapping[str, Any] = {
     "parallel_tool_calls": bool | None,
     "response_format": TextFormat | JsonObjectFormat | JsonSchemaFormat | None,
     "reasoning_effort": Literal["none", "minimal", "low", "medium", "high"] | None,
-    "top_k": Annotated[int, Meta(ge=-1, le=100_000)] | None,
+    "top_k": TopK | None,
     "min_p": Probability | None,
 }

@@ -2,7 +2,7 @@
 
 It closes the connection after each stream while announcing keep-alive, takes no id from us, and lets
 `n_predict` beat `max_tokens`, which is why that field is nobody's to send. With `timings_per_token`
-every content event carries running counts: our checkpoints.
+every content event of a chat or completion carries running counts: our checkpoints.
 """
 
 from collections.abc import Mapping
@@ -11,8 +11,9 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from models_catalog.engines.base import ChatCall, OpenAIEngine, UsageReport
+from models_catalog.engines.base import OpenAIEngine, UsageReport
 from models_catalog.engines.counters import LLAMACPP
+from models_catalog.engines.endpoints import Endpoint
 
 
 class Timings(Struct):
@@ -32,16 +33,14 @@ class LlamaCppEngine(OpenAIEngine):
     name = "llamacpp"
     reuses_connections = False
     counter_dialects = (LLAMACPP,)
+    endpoints = frozenset(Endpoint)
     extra_fields: Mapping[str, Any] = {
         "repeat_penalty": Annotated[float, Meta(ge=0, le=10)] | None,
         "typical_p": Annotated[float, Meta(ge=0, le=1)] | None,
     }
 
-    def body(self, call: ChatCall) -> dict[str, Any]:
-        body = super().body(call)
-        if call.stream:
-            body["timings_per_token"] = True
-        return body
+    def usage_options(self) -> dict[str, Any]:
+        return {**super().usage_options(), "timings_per_token": True}
 
     def reports_usage(self, event: bytes) -> bool:
         return b'"timings"' in event or super().reports_usage(event)

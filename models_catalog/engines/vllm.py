@@ -1,28 +1,28 @@
-"""vLLM (and vLLM-Ascend). Our attempt id travels as X-Request-Id and comes back inside the answer's id."""
+"""vLLM (and vLLM-Ascend). Our attempt id travels as X-Request-Id and comes back inside the answer's id; only
+responses have ids of their own."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
 
 from msgspec import Meta
 
-from models_catalog.engines.base import ChatCall, OpenAIEngine
+from models_catalog.engines.base import EngineCall, OpenAIEngine
 from models_catalog.engines.counters import VLLM
+from models_catalog.engines.endpoints import Endpoint
 
 
 class VllmEngine(OpenAIEngine):
     name = "vllm"
     counter_dialects = (VLLM,)
+    endpoints = frozenset(Endpoint)
     extra_fields: Mapping[str, Any] = {
         "repetition_penalty": Annotated[float, Meta(gt=0, le=10)] | None,
         "min_tokens": Annotated[int, Meta(ge=0, le=1_000_000)] | None,
         "stop_token_ids": Annotated[list[int], Meta(max_length=64)] | None,
     }
 
-    def body(self, call: ChatCall) -> dict[str, Any]:
-        body = super().body(call)
-        if call.stream:
-            body["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
-        return body
+    def usage_options(self) -> dict[str, Any]:
+        return {"stream_options": {"include_usage": True, "continuous_usage_stats": True}}
 
-    def headers(self, call: ChatCall) -> dict[str, str]:
+    def headers(self, call: EngineCall) -> dict[str, str]:
         return {**super().headers(call), "X-Request-Id": call.attempt_id}

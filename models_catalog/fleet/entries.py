@@ -21,12 +21,14 @@ from models_catalog.models.costs import (
     MIN_PUE_THOUSANDTHS,
     WHOLE_PPM,
 )
-from models_catalog.models.fleet import MAX_CONFIGURATION_LENGTH
+from models_catalog.models.fleet import MAX_CAPABILITIES, MAX_CONFIGURATION_LENGTH
 
 MAX_CODE_LENGTH: Final = 64
 MAX_CONCURRENCY: Final = 1_000_000
 MAX_CREDENTIAL_LENGTH: Final = 2000
+MAX_CONTEXT_TOKENS: Final = 20_000_000
 
+CAPABILITY: Final = re.compile(r"[a-z0-9_]{1,32}")
 _CODE: Final = re.compile(r"[A-Za-z0-9_-]+")
 _CURRENCY: Final = re.compile(r"[A-Z]{3}")
 # Visible ASCII: a credential travels in a header.
@@ -147,6 +149,26 @@ class DeploymentEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class AbilitiesEntry:
+    """What a deployment can do where that is less than the model: see Deployment. None is as much."""
+
+    context_tokens: int | None
+    capabilities: tuple[str, ...] | None
+    quantisation: str
+
+    def check(self) -> None:
+        """Errors: InvalidEntry."""
+        if self.context_tokens is not None:
+            _check_number("context_tokens", self.context_tokens, 1, MAX_CONTEXT_TOKENS)
+        for capability in self.capabilities or ():
+            if CAPABILITY.fullmatch(capability) is None:
+                raise InvalidEntry("capabilities", "must be small letters, digits and underscores")
+        if len(self.capabilities or ()) > MAX_CAPABILITIES:
+            raise InvalidEntry("capabilities", f"must be at most {MAX_CAPABILITIES}")
+        _check_text("quantisation", self.quantisation, 0, 64)
+
+
+@dataclass(frozen=True, slots=True)
 class CostEntry:
     """What a pool costs: see PoolCostVersion."""
 
@@ -206,7 +228,7 @@ def check_credential(credential: str) -> None:
 
 
 def values_of(
-    entry: PoolEntry | BackendEntry | DeploymentEntry | CostEntry | CapacityEntry,
+    entry: PoolEntry | BackendEntry | DeploymentEntry | AbilitiesEntry | CostEntry | CapacityEntry,
 ) -> dict[str, Any]:
     """The fields of an entry, which are those of its row."""
     return {field.name: getattr(entry, field.name) for field in fields(entry)}

@@ -12,6 +12,7 @@ from uuid import UUID
 from django.db import IntegrityError, models, transaction
 
 from models_catalog.fleet.entries import (
+    AbilitiesEntry,
     BackendEntry,
     CredentialNeeded,
     DeploymentEntry,
@@ -194,6 +195,20 @@ def save_deployment(
         )
         _change(deployment, {"upstream_model": entry.upstream_model}, actor, "deployment", reason)
         return deployment.id
+
+
+def set_abilities(*, deployment_id: UUID, entry: AbilitiesEntry, actor: audit.Actor, reason: str) -> None:
+    """What one model on a backend can do: calls that need more go elsewhere. Every gateway follows within a
+    second. Errors: InvalidEntry, DeploymentNotFound, ReasonMissing.
+    """
+    entry.check()
+    reason = audit.checked_reason(reason)
+    values = values_of(entry)
+    if entry.capabilities is not None:
+        values["capabilities"] = sorted(set(entry.capabilities))
+    with transaction.atomic(using=scope_alias()):
+        deployment = locked_deployment(deployment_id)
+        _change(deployment, values, actor, "deployment", reason, verb="abilities")
 
 
 def set_deployment_state(*, deployment_id: UUID, state: FleetState, actor: audit.Actor, reason: str) -> None:

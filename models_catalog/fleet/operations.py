@@ -10,6 +10,7 @@ from models_catalog.fleet.dated import (
     set_pool_cost,
 )
 from models_catalog.fleet.entries import (
+    AbilitiesEntry,
     BackendEntry,
     CapacityEntry,
     CostEntry,
@@ -29,12 +30,15 @@ from models_catalog.fleet.inventory import (
     save_backend,
     save_deployment,
     save_pool,
+    set_abilities,
     set_backend_state,
     set_credential,
     set_deployment_state,
 )
+from models_catalog.fleet.measured import record_curve
 
 __all__ = [
+    "AbilitiesEntry",
     "AlreadyDeployed",
     "BackendEntry",
     "BackendNotFound",
@@ -54,9 +58,11 @@ __all__ = [
     "PoolNotFound",
     "PoolOversold",
     "end_pool_cost",
+    "record_curve",
     "save_backend",
     "save_deployment",
     "save_pool",
+    "set_abilities",
     "set_backend_state",
     "set_capacity",
     "set_credential",

@@ -125,6 +125,12 @@ class DeploymentRow:
     backend_state: FleetState
     capacity: CapacityRow | None
     is_sole: bool
+    # Where it can do less than the model; None is as much.
+    context_tokens: int | None
+    capabilities: tuple[str, ...] | None
+    quantisation: str
+    model_context_tokens: int
+    model_capabilities: tuple[str, ...]
 
     @property
     def public_id(self) -> str:
@@ -301,6 +307,11 @@ def _deployments(deployments: QuerySet[Deployment], now: datetime) -> list[Deplo
             backend_state=FleetState(row.backend.state),
             capacity=capacities.get(row.id),
             is_sole=serving.get(row.model_id) == {row.id},
+            context_tokens=row.context_tokens,
+            capabilities=None if row.capabilities is None else tuple(row.capabilities),
+            quantisation=row.quantisation,
+            model_context_tokens=row.model.context_tokens,
+            model_capabilities=tuple(row.model.capabilities),
         )
         for row in rows
     ]

@@ -2,12 +2,15 @@
 
 from models_catalog.models.catalog import (
     ApiKeyModel,
+    CancelPolicy,
     CatalogModel,
     CatalogRevision,
+    ModelAlias,
     ModelGrant,
     ModelState,
 )
 from models_catalog.models.costs import CapacityVersion, PoolCostVersion
+from models_catalog.models.curves import DeploymentCurve
 from models_catalog.models.fleet import Deployment, Engine, FleetState, ServingBackend, ServingPool
 from models_catalog.models.prices import (
     PriceLine,
@@ -22,12 +25,15 @@ from models_catalog.models.prices import (
 
 __all__ = [
     "ApiKeyModel",
+    "CancelPolicy",
     "CapacityVersion",
     "CatalogModel",
     "CatalogRevision",
     "Deployment",
+    "DeploymentCurve",
     "Engine",
     "FleetState",
+    "ModelAlias",
     "ModelGrant",
     "ModelState",
     "PoolCostVersion",

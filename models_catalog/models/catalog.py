@@ -6,6 +6,7 @@ from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import F, Q
 
+from models_catalog.engines.endpoints import Endpoint
 from portal.kit.ids import public_id, uuid7
 from tenants.models import ApiKey, Tenant
 from tenants.scope import TenantManager
@@ -14,6 +15,14 @@ from tenants.scope import TenantManager
 class ModelState(models.TextChoices):
     ACTIVE = "ACTIVE"
     RETIRED = "RETIRED"
+
+
+class CancelPolicy(models.TextChoices):
+    """What a call costs whose client left, or that broke off, before its end."""
+
+    DELIVERED = "DELIVERED"  # the prompt and what was delivered
+    INPUT = "INPUT"  # the prompt
+    NOTHING = "NOTHING"
 
 
 class CatalogModel(models.Model):
@@ -39,6 +48,29 @@ class CatalogModel(models.Model):
         blank=True,
         help_text="Request fields allowed beyond those of the engine.",
     )
+    endpoints = ArrayField(
+        models.CharField(max_length=32),
+        default=list,
+        db_default=[],
+        blank=True,
+        help_text="Those of /v1 that the model is offered at; without any, what suits its capabilities.",
+    )
+    cancel_policy = models.CharField(
+        max_length=16,
+        choices=CancelPolicy,
+        default=CancelPolicy.DELIVERED,
+        db_default=CancelPolicy.DELIVERED.value,
+    )
+    deprecated_at = models.DateTimeField(null=True, blank=True, help_text="Since when it is discouraged.")
+    sunset_at = models.DateTimeField(null=True, blank=True, help_text="From when on it is not served.")
+    successor = models.ForeignKey(
+        "self",
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="+",
+        help_text="What to use instead of a deprecated model.",
+    )
     state = models.CharField(max_length=16, choices=ModelState, default=ModelState.ACTIVE)
     created_at = models.DateTimeField(db_default=models.functions.Now())
 
@@ -57,10 +89,45 @@ class CatalogModel(models.Model):
             ),
             # Prices and token counts multiply in 64 bits; this keeps the product far from the edge.
             models.CheckConstraint(condition=Q(context_tokens__lte=20_000_000), name="model_context_bounded"),
+            models.CheckConstraint(
+                condition=Q(endpoints__contained_by=[endpoint.value for endpoint in Endpoint]),
+                name="model_endpoints_known",
+            ),
+            models.CheckConstraint(
+                condition=Q(cancel_policy__in=CancelPolicy.values), name="model_cancel_policy_known"
+            ),
+            models.CheckConstraint(
+                condition=Q(sunset_at__isnull=True)
+                | Q(deprecated_at__isnull=False, deprecated_at__lte=F("sunset_at")),
+                name="model_deprecated_before_sunset",
+            ),
+            models.CheckConstraint(condition=~Q(successor=F("id")), name="model_successor_is_another"),
         ]
 
     def __str__(self) -> str:
         return self.slug
+
+
+class ModelAlias(models.Model):
+    """Another name under which a model is called. Answers and receipts show the model's slug.
+
+    Among slugs and aliases together a name is unique (trigger).
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    name = models.CharField(max_length=120, unique=True, help_text="As clients write it.")
+    model = models.ForeignKey(CatalogModel, on_delete=models.PROTECT, related_name="aliases")
+    created_at = models.DateTimeField(db_default=models.functions.Now())
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(name__regex=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$"), name="alias_name_form"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class ModelGrant(models.Model):

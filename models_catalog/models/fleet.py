@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Length
@@ -11,6 +12,7 @@ from models_catalog.models.catalog import CatalogModel
 from portal.kit.ids import PREFIXES, public_id, uuid7
 
 MAX_CONFIGURATION_LENGTH = 8000
+MAX_CAPABILITIES = 32
 
 
 class Engine(models.TextChoices):
@@ -82,10 +84,30 @@ class Deployment(models.Model):
     backend = models.ForeignKey(ServingBackend, on_delete=models.PROTECT, related_name="deployments")
     upstream_model = models.CharField(max_length=200)
     state = models.CharField(max_length=16, choices=FleetState, default=FleetState.ACTIVE)
+    context_tokens = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Where it has less room than the model; empty when it has all."
+    )
+    capabilities = ArrayField(
+        models.CharField(max_length=32),
+        null=True,
+        blank=True,
+        help_text="Where it cannot do all that the model can; empty when it can.",
+    )
+    quantisation = models.CharField(
+        max_length=64, blank=True, default="", db_default="", help_text="Of its weights, such as FP8 or AWQ."
+    )
 
     class Meta:
         constraints = [
             models.UniqueConstraint(fields=["model", "backend"], name="deployment_once"),
+            models.CheckConstraint(
+                condition=Q(context_tokens=None) | Q(context_tokens__gte=1),
+                name="deployment_context_positive",
+            ),
+            models.CheckConstraint(
+                condition=Q(capabilities=None) | Q(capabilities__len__lte=MAX_CAPABILITIES),
+                name="deployment_capabilities_bounded",
+            ),
             models.CheckConstraint(condition=Q(state__in=FleetState.values), name="deployment_state_known"),
         ]
 

@@ -181,6 +181,24 @@ def test_each_change_of_models_and_deployments_is_told_and_made() -> None:
         assert Deployment.objects.get(model__slug=f"acme/m-{n}").state == FleetState.DISABLED
 
 
+def test_what_a_deployment_can_do_is_told_and_made() -> None:
+    n = fresh_name()
+    apply(whole_file(n))
+    able = "upstream_model: up, context_tokens: 2048, capabilities: [tools], quantisation: FP8"
+    (line,) = apply(whole_file(n).replace("upstream_model: up", able)).lines
+    assert line.startswith(f"~ deployment acme/m-{n} on backend-{n} ")
+    assert "context_tokens none → 2048" in line
+    assert "capabilities none → [tools]" in line
+    assert "FP8" in line
+    # What the file does not speak of stays; an empty value takes it away.
+    assert apply(whole_file(n)).lines == ()
+    (line,) = apply(
+        whole_file(n).replace("upstream_model: up", "upstream_model: up, context_tokens:, capabilities:")
+    ).lines
+    assert "context_tokens 2048 → none" in line
+    assert "capabilities [tools] → none" in line
+
+
 def test_a_file_may_refer_to_what_an_earlier_one_made() -> None:
     n = fresh_name()
     apply(whole_file(n))

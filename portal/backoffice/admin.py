@@ -20,6 +20,7 @@ from models_catalog.models import (
     CatalogModel,
     CatalogRevision,
     Deployment,
+    ModelAlias,
     ModelGrant,
     PriceLine,
     PriceVersion,
@@ -273,6 +274,7 @@ site.register(
 )
 site.register(ModelGrant, read_only("tenant", "model", "created_at", "ended_at"))
 site.register(ApiKeyModel, read_only("tenant", "api_key", "model"))
+site.register(ModelAlias, read_only("name", "model", "created_at"))
 site.register(CatalogRevision, read_only("id", "revision"))
 site.register(
     PriceVersion,

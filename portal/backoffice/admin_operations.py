@@ -2,7 +2,7 @@
 
 from django.contrib import admin
 
-from models_catalog.models import CapacityVersion, PoolCostVersion, PriceNotice
+from models_catalog.models import CapacityVersion, DeploymentCurve, PoolCostVersion, PriceNotice
 from portal.backoffice.read_only import read_only
 from quotas.models import (
     AllocatedHour,
@@ -45,6 +45,19 @@ site.register(
         "active_from",
         "active_to",
         id_prefix="capacity",
+    ),
+)
+site.register(
+    DeploymentCurve,
+    read_only(
+        "id",
+        "deployment",
+        "measured_at",
+        "engine_version",
+        "certified_concurrency",
+        "certified_tokens_per_s",
+        "note",
+        id_prefix="curve",
     ),
 )
 

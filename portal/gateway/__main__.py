@@ -1,102 +1,60 @@
 """`python -m portal.gateway`: one gateway process."""
 
 import argparse
-import asyncio
+import gc
 import os
+import resource
 import signal
-import sys
+import socket
+import time
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from portal.settings.environment import select_settings
 
-MAX_HEAD_BYTES = 64 * 1024
-HEAD_TIMEOUT_S = 20.0
-UNSENT_TIMEOUT_S = 15.0
+if TYPE_CHECKING:
+    from portal.inference.runtime import Runtime
 
-
-class PromptProtocol(HttpToolsProtocol):
-    """Writes wait until the kernel has taken the bytes.
-
-    What the gateway has sent can then not be lost in a buffer of this process when it is killed, so a
-    durable checkpoint never claims more than the client got; and a slow client slows its backend.
-    """
-
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        transport.set_write_buffer_limits(high=0)
-        self._unsent_timer: asyncio.TimerHandle | None = None
-        self._expect_head()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        for timer in (self._head_timer, self._unsent_timer):
-            if timer is not None:
-                timer.cancel()
-        super().connection_lost(exc)
-
-    # The server itself limits neither the size of a head nor the time that it takes.
-
-    def _expect_head(self) -> None:
-        self._head_bytes: int | None = 0
-        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.abort)
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._head_bytes is not None:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
-                self.transport.abort()
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._head_timer.cancel()
-        self._expect_head()
-        state: dict[str, Any] = self.scope["state"]
-        state["abort"] = self.transport.abort
-
-    def on_headers_complete(self) -> None:
-        self._head_bytes = None
-        self._head_timer.cancel()
-        if self.cycle is not None and not self.cycle.response_complete:
-            # A request behind a running one: the server would stop reading, and neither notice that the
-            # client leaves nor tell the running call of it.
-            self.transport.abort()
-            return
-        super().on_headers_complete()
-
-    # An answer that nobody fetches must not stay in memory: closing alone would wait for the client.
-
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if self._unsent_timer is not None:
-            self._unsent_timer.cancel()
-        self._watch_unsent(sys.maxsize)
-
-    def _watch_unsent(self, before_bytes: int) -> None:
-        self._unsent_timer = None
-        unsent_bytes = self.transport.get_write_buffer_size()
-        if unsent_bytes >= before_bytes:
-            self.transport.abort()
-        elif unsent_bytes:
-            self._unsent_timer = self.loop.call_later(UNSENT_TIMEOUT_S, self._watch_unsent, unsent_bytes)
+# Calls that are cut at the end of the drain say so to their clients.
+LAST_WORDS_S = 1.0
+# Calls leave few cycles behind, and looking for them is not free.
+GC_THRESHOLDS = (10_000, 50, 50)
 
 
 class DrainingServer(uvicorn.Server):
-    """Tells the runtime of a stop signal at once; running calls get their time to end."""
+    """Of a stop signal the runtime hears at once. As long as calls are running the server goes on listening,
+    so that whoever comes is told to come back later (503) instead of finding nobody."""
 
-    def __init__(self, config: uvicorn.Config, on_stop: Any) -> None:
+    def __init__(self, config: uvicorn.Config, runtime: "Runtime", drain_s: float) -> None:
         super().__init__(config)
-        self._on_stop = on_stop
+        self._runtime = runtime
+        self._drain_s = drain_s
+        self._stops_at_s = float("inf")
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        # What is there now stays; looking through it again and again would hold up every stream.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._on_stop()
         # The server's own handler would raise the signal once more at the end, so that an orderly stop
         # looked like a crash. A second Ctrl-C ends at once, as it does there.
-        self.force_exit = self.should_exit and sig == signal.SIGINT
-        self.should_exit = True
+        is_second = self._runtime.is_draining
+        self.force_exit = is_second and sig == signal.SIGINT
+        if self.force_exit or not self.started:
+            self.should_exit = True
+        if not is_second:
+            self._runtime.begin_drain()
+            self._stops_at_s = time.monotonic() + self._drain_s + LAST_WORDS_S
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._runtime.is_draining and (not self._runtime.live or time.monotonic() > self._stops_at_s):
+            self.should_exit = True
+        return await super().on_tick(counter)
 
 
 def main() -> None:
@@ -105,6 +63,9 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8001)
     options = parser.parse_args()
 
+    # A stream takes two descriptors, and the usual limit is a thousand.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     select_settings(database_role="dataplane")
     import django
 
@@ -112,6 +73,7 @@ def main() -> None:
     from django.conf import settings
 
     from portal.gateway.asgi import Gateway
+    from portal.gateway.protocol import GatewayProtocol
     from portal.inference.config import inference_config
     from portal.inference.runtime import Runtime
     from portal.kit import logs
@@ -138,7 +100,7 @@ def main() -> None:
         host=options.host,
         port=options.port,
         loop="uvloop",
-        http=PromptProtocol,
+        http=GatewayProtocol,
         ws="none",
         lifespan="on",
         access_log=False,
@@ -148,7 +110,7 @@ def main() -> None:
         timeout_keep_alive=30,
         timeout_graceful_shutdown=settings.TUNING["SLUICE_DRAIN_S"] + 5,
     )
-    server = DrainingServer(config, runtime.begin_drain)
+    server = DrainingServer(config, runtime, settings.TUNING["SLUICE_DRAIN_S"])
     server.run()
     raise SystemExit(0 if server.started else os.EX_UNAVAILABLE)
 

@@ -18,12 +18,15 @@ class AttemptRecord:
         self.http_status: int | None = None
         self.wire_id = ""
         self._started_s = time.monotonic()
-        self._ttft_ms: int | None = None
+        self.ttft_s: float | None = None
 
     def first_byte(self, route: Route) -> None:
-        elapsed_s = time.monotonic() - self._started_s
-        self._ttft_ms = int(elapsed_s * 1000)
-        measures.FIRST_BYTE_SECONDS.labels(route.backend_code).observe(elapsed_s)
+        self.ttft_s = self.elapsed_s
+        measures.first_byte_seconds(route.backend_code).observe(self.ttft_s)
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self._started_s
 
     def end(self, report: UsageReport | None) -> AttemptEnd:
         """As it ended, with what the backend reported last."""
@@ -31,8 +34,8 @@ class AttemptRecord:
             id=self.id,
             outcome=self.outcome.value,
             http_status=self.http_status,
-            ttft_ms=self._ttft_ms,
-            duration_ms=int((time.monotonic() - self._started_s) * 1000),
+            ttft_ms=None if self.ttft_s is None else int(self.ttft_s * 1000),
+            duration_ms=int(self.elapsed_s * 1000),
             wire_id=self.wire_id,
             prompt_tokens=_storable(report.prompt_tokens) if report else None,
             completion_tokens=_storable(report.completion_tokens) if report else None,

@@ -3,16 +3,18 @@
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 from uuid import UUID
 
 from models_catalog.models import ServiceTier
-from portal.inference import errors, measures
-from portal.inference.chat import ChatRequest
+from portal.inference import errors
 from portal.inference.choice import ChoiceRun, Outlet
+from portal.inference.costs import NO_OPTIONS, CostOptions, cost_members, cost_of, with_cost
 from portal.inference.credentials import Credential
 from portal.inference.delivery import together
+from portal.inference.dialects.base import ModelRequest
 from portal.inference.errors import CallError
 from portal.inference.floor_meter import FloorMeter
 from portal.inference.outlets import DirectOutlet, MergedOutlet, MergedStream, Sink, merged_answer
@@ -56,10 +58,12 @@ class ModelCall:
         request_id: UUID,
         credential: Credential,
         entry: ModelEntry,
-        request: ChatRequest,
-        endpoint: str,
+        request: ModelRequest,
         sink: Sink,
+        endpoint: str | None = None,
+        costs: CostOptions = NO_OPTIONS,
     ) -> None:
+        """endpoint: what the call is recorded as, when not as the request's own."""
         self.request_id = request_id
         self.public_id = public_id(PREFIXES["request"], request_id)
         self.tenant_id = credential.tenant_id
@@ -70,13 +74,18 @@ class ModelCall:
         self._credential = credential
         self._entry = entry
         self._request = request
-        self._endpoint = endpoint
+        self._endpoint = endpoint or request.dialect.endpoint.value
         self._sink = sink
+        self._costs = costs
         self._task: asyncio.Task[object] | None = None
         self._started_s = time.monotonic()
         self._stopped_s = 0.0
-        # Engines count and name several choices differently, so each is served as a call of one.
-        self._merged = MergedStream(sink) if request.choices > 1 else None
+        # Before then `watch` would find nothing.
+        self._quiet_until_s = 0.0
+        # Engines count and name several choices differently, so each is served as a call of one. The end of
+        # a merged answer is ours, so one that says its cost is merged of however many there are.
+        is_merged = request.choices > 1 or costs.includes_cost
+        self._merged = MergedStream(sink, model=request.model) if is_merged else None
         self._choices = [self._choice(index) for index in range(request.choices)]
         # What the floor's meter has counted of each.
         self._metered = [NOTHING] * request.choices
@@ -114,6 +123,8 @@ class ModelCall:
 
     def watch(self, now_s: float) -> None:
         """Called a few times a second: stops a call that is over its time or about to lose its lease."""
+        if now_s < self._quiet_until_s and self.stop_reason is None:
+            return
         config = self._runtime.config
         if self.stop_reason is not None:
             # A cancellation can get lost; nothing that was stopped may live on and renew its lease.
@@ -129,6 +140,14 @@ class ModelCall:
                 reason = choice.stalled(now_s)
                 if reason is not None:
                     self.stop(reason)
+                    return
+            # What moves these moments moves them later; but after the first byte patience is another.
+            self._quiet_until_s = min(
+                self.lease_until_s - config.checkpoint_s,
+                self._started_s + config.call_timeout_s,
+                now_s + config.idle_timeout_s,
+                *[choice.due_s() for choice in self._choices],
+            )
 
     def checkpoint(self) -> CheckpointRow:
         facts = self._facts()
@@ -148,9 +167,11 @@ class ModelCall:
 
     def _meter(self, floor: FloorMeter, parts: list[UsageFacts]) -> None:
         for index, choice in enumerate(self._choices):
-            if choice.deployment_id is not None:
-                # The prompt counts once, as it is charged once.
-                part = replace(parts[index], prompt_tokens=0, cached_tokens=0) if index else parts[index]
+            part = parts[index]
+            if choice.deployment_id is not None and part is not self._metered[index]:
+                if not self._request.is_first_of_prompt(index):
+                    # A prompt counts once, as it is charged once.
+                    part = replace(part, prompt_tokens=0, cached_tokens=0)
                 floor.add(choice.deployment_id, part, before=self._metered[index])
                 self._metered[index] = part
 
@@ -158,46 +179,59 @@ class ModelCall:
         return [choice.delivery.facts() for choice in self._choices]
 
     def _facts(self) -> UsageFacts:
-        return together(self._parts())
+        return together(self._parts(), self._request)
 
     # The call.
 
     async def run(self) -> None:
+        try:
+            await self._run()
+        finally:
+            for choice in self._choices:
+                choice.forget_call()
+
+    async def _run(self) -> None:
         runtime = self._runtime
         if runtime.is_draining:
             raise errors.overloaded("The service is restarting. Try again.")
         if len(runtime.live) >= runtime.config.max_calls:
             raise errors.overloaded()
-        routes = runtime.upstreams.in_order(self._entry.routes)
+        routes = runtime.routing.order(self._entry.routes, self._request)
         if not routes:
             raise errors.backend_unavailable()
-        ticket = await runtime.rates.enter(
-            request_id=self.request_id,
-            credential=self._credential,
-            entry=self._entry,
-            request=self._request,
-        )
         attempt_id = uuid7()
-        asked_at_s = time.monotonic()
+        # Calls that are ordered until this one is sent, or refused, are to see it.
+        lane = runtime.routing.expect(routes[0])
         try:
-            await self._admit(routes[0], attempt_id)
-        except BaseException:
-            if ticket is not None:
-                runtime.rates.withdraw(ticket)
-            raise
+            ticket = await runtime.rates.enter(
+                request_id=self.request_id,
+                credential=self._credential,
+                entry=self._entry,
+                request=self._request,
+                tell=self._sink.add_headers,
+            )
+            asked_at_s = time.monotonic()
+            try:
+                await self._admit(routes[0], attempt_id)
+            except BaseException:
+                if ticket is not None:
+                    runtime.rates.withdraw(ticket)
+                raise
+        finally:
+            runtime.routing.admitted(lane)
         self._task = asyncio.current_task()
         self.lease_until_s = asked_at_s + runtime.config.lease_s
         self.wants_lease = True
         runtime.live[self.request_id] = self
-        measures.LIVE_CALLS.inc()
         try:
             await self._serve(routes, attempt_id)
         finally:
-            measures.LIVE_CALLS.dec()
             self.wants_lease = False
+            # Whoever asked about this call meanwhile may stop it too late, and hit what its task does next.
+            self._task = None
             runtime.live.pop(self.request_id, None)
             parts = self._parts()
-            facts = together(parts)
+            facts = together(parts, self._request)
             if ticket is not None:
                 runtime.rates.leave(ticket, used_tokens=facts.prompt_tokens + facts.completion_tokens)
             runtime.settle(
@@ -222,6 +256,11 @@ class ModelCall:
         ):
             # Another call has this id, or its own hold was resolved before the answer got here.
             raise errors.overloaded("The call could not be recorded.")
+        cap_tokens = answer.output_cap_tokens
+        if cap_tokens is not None and cap_tokens < self._request.output_cap_tokens:
+            # What the caller's ceiling leaves; nothing of the call has begun yet.
+            self._request = replace(self._request, output_cap_tokens=cap_tokens)
+            self._choices = [self._choice(index) for index in range(self._request.choices)]
 
     def _ends(self, first_attempt_id: UUID) -> list[AttemptEnd]:
         """How the attempts ended; the first one also when its choice was stopped before it began."""
@@ -248,6 +287,7 @@ class ModelCall:
             prompt_bound_tokens=request.prompt_bound_tokens,
             output_cap_tokens=request.output_cap_tokens,
             payload_sha256=request.payload_sha256,
+            max_cost_nanos=self._costs.max_cost_nanos,
         )
 
     async def _serve(self, routes: list[Route], attempt_id: UUID) -> None:
@@ -256,7 +296,7 @@ class ModelCall:
             if self._merged is None:
                 await self._choices[0].run(routes, attempt_id)
             else:
-                await self._serve_merged(self._merged, attempt_id)
+                await self._serve_merged(self._merged, routes, attempt_id)
         except asyncio.CancelledError:
             if self.stop_reason is None or self._task is None:
                 raise
@@ -265,22 +305,43 @@ class ModelCall:
         except CallError as error:
             await self._end(error)
 
-    async def _serve_merged(self, merged: MergedStream, attempt_id: UUID) -> None:
-        """All choices at a time; when one fails, the others end with it."""
+    async def _serve_merged(self, merged: MergedStream, routes: list[Route], attempt_id: UUID) -> None:
+        """All choices at a time; when one fails, the others end with it. The first one's attempt is on record
+        already, and so is where it goes."""
         try:
             async with asyncio.TaskGroup() as group:
                 for number, choice in enumerate(self._choices):
-                    routes = self._runtime.upstreams.in_order(self._entry.routes)
+                    if number:
+                        routes = self._runtime.routing.order(self._entry.routes, self._request)
                     group.create_task(choice.run(routes, None if number else attempt_id))
         except* CallError as failures:
             raise _first(failures) from None
         if self._request.stream:
-            await merged.finish(self._facts() if self._request.include_usage else None)
+            facts = self._facts()
+            told = await self._told_cost(facts)
+            is_wanted = self._request.include_usage or self._costs.includes_cost
+            await merged.finish(facts if is_wanted else None, told)
             return
+        # Nothing is delivered, and so nothing billed, until it is sent.
+        facts = together([choice.facts_of_plain() for choice in self._choices], self._request)
+        told = await self._told_cost(facts)
         for choice in self._choices:
             choice.deliver_plain()
-        body = merged_answer(self._choices, self._facts())
-        await self._sink.answer(body, content_type=b"application/json")
+        if len(self._choices) > 1:
+            body = merged_answer(self._choices, facts, model=self._request.model)
+        else:
+            body = self._choices[0].shown_plain()
+        await self._sink.answer(with_cost(body, told) if told else body, content_type=b"application/json")
+
+    async def _told_cost(self, facts: UsageFacts) -> Mapping[str, str | None]:
+        """The members of the usage that say what the call costs, where that was asked for."""
+        if not self._costs.includes_cost:
+            return {}
+        return cost_members(
+            await cost_of(
+                self._runtime.database, request_id=self.request_id, tenant_id=self.tenant_id, facts=facts
+            )
+        )
 
     def _error_of(self, reason: StopReason) -> CallError | None:
         if reason in ("CLIENT_GONE", "CLIENT_STALLED"):
@@ -301,7 +362,7 @@ class ModelCall:
         if self._request.stream:
             try:
                 async with asyncio.timeout(FAREWELL_S):
-                    await self._sink.send(error.event(self.public_id))
+                    await self._sink.send(self._request.dialect.error_event(error, self.public_id))
             except TimeoutError:
                 logger.info("inference.call.client_too_slow", extra={"request": self.public_id})
 

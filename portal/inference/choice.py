@@ -7,21 +7,22 @@ from collections.abc import Callable
 from typing import Literal, Protocol
 from uuid import UUID
 
-import aiohttp
-
 from models_catalog.engines import EngineAdapter, UsageReport
 from portal.inference import errors, measures
 from portal.inference.attempt import AttemptRecord
-from portal.inference.chat import ChatRequest
+from portal.inference.conduit import Conduit, Writer
 from portal.inference.delivery import Delivery
+from portal.inference.dialects.base import ModelRequest
 from portal.inference.errors import CallError
+from portal.inference.public_name import PublicName
 from portal.inference.runtime import Runtime
 from portal.inference.snapshot import Route
-from portal.inference.stream_events import EventRun, read_opening, read_run
-from portal.inference.upstream import StaleConnection
-from portal.inference.upstream_answers import UNREADABLE, PlainAnswer, read_plain_answer, refusal_of
+from portal.inference.stream_events import EventRun
+from portal.inference.upstream_answers import UNREADABLE, PlainAnswer, refusal_of
+from portal.inference.wire import Response, StaleConnection, TooLarge, Unreachable, WireError
 from portal.kit.ids import PREFIXES, public_id, uuid7
 from portal.kit.sse import EventSplitter, EventTooLarge
+from quotas.metering.facts import NOTHING, UsageFacts
 from quotas.models import AttemptOutcome
 from quotas.settlement import AttemptEnd
 
@@ -29,9 +30,20 @@ logger = logging.getLogger(__name__)
 
 Stall = Literal["CLIENT_STALLED", "IDLE", "FIRST_BYTE"]
 
+MAX_REFUSAL_BYTES = 65536
+# After the end mark of a stream only the end of the body is awaited, and shortly: then the connection can
+# serve again.
+LINGER_S = 0.25
+
 
 class Outlet(Protocol):
-    """Where one choice goes: a stream that is begun and sent run by run, or a whole answer (`plain`)."""
+    """Where one choice goes: a stream that is begun and sent run by run, or a whole answer (`plain`).
+
+    writer: what a stream that has begun may be written to at once, instead of being sent; None where each run
+    is worked on before it leaves.
+    """
+
+    writer: Writer | None
 
     async def begin(self) -> None: ...
 
@@ -50,6 +62,14 @@ class TryElsewhere(Exception):
         self.error = error
 
 
+def _is_over() -> bool:
+    return False
+
+
+def _cut() -> AttemptOutcome:
+    return AttemptOutcome.CUT
+
+
 class ChoiceRun:
     """Runs once. `run` raises CallError when no backend delivered, or one broke off (has_started).
 
@@ -63,20 +83,22 @@ class ChoiceRun:
         runtime: Runtime,
         *,
         request_id: UUID,
-        request: ChatRequest,
+        request: ModelRequest,
         index: int,
         outlet: Outlet,
         include_usage: bool,
         hold_is_ours: Callable[[], bool],
         outcome_if_cancelled: Callable[[], AttemptOutcome],
     ) -> None:
-        self.delivery = Delivery(request)
+        self.delivery = Delivery(request, index)
         self.attempts: list[AttemptEnd] = []
         self.has_started = False
         self.deployment_id: UUID | None = None
         self._runtime = runtime
         self._request_id = request_id
         self._request = request
+        self._dialect = request.dialect
+        self._name = PublicName(request.model, upstream_model="")
         self._index = index
         self._outlet = outlet
         self._include_usage = include_usage
@@ -88,6 +110,14 @@ class ChoiceRun:
         self._progress_s = time.monotonic()
         self._has_first_byte = False
         self._waits_for_client = False
+        self._response: Response | None = None
+        self._conduit: Conduit | None = None
+
+    def forget_call(self) -> None:
+        """The call is over. It refers to its choices: what they keep of it would leave both, and all that
+        they hold, to the garbage collector."""
+        self._hold_is_ours = _is_over
+        self._outcome_if_cancelled = _cut
 
     def deliver_plain(self) -> None:
         """The whole answer is about to be sent in one piece."""
@@ -95,13 +125,35 @@ class ChoiceRun:
             self.has_started = True
             self.delivery.note_plain(self.plain, self._plain_engine)
 
+    def facts_of_plain(self) -> UsageFacts:
+        """What the whole answer will come to once it is delivered."""
+        if self.plain is None or self._plain_engine is None:
+            return NOTHING
+        delivery = Delivery(self._request, self._index)
+        delivery.note_plain(self.plain, self._plain_engine)
+        return delivery.facts()
+
+    def shown_plain(self) -> bytes:
+        """The whole answer as the client gets it."""
+        return self._name.in_answer(self.plain.body) if self.plain is not None else b""
+
+    def due_s(self) -> float:
+        """When somebody will have let this choice wait for too long, unless something happens before."""
+        if self._is_over:
+            return float("inf")
+        config = self._runtime.config
+        conduit, progress_s = self._conduit, self._progress_s
+        if conduit is not None:
+            progress_s = conduit.progress_s
+        elif self._response is not None:
+            progress_s = max(progress_s, self._response.received_at_s)
+        return progress_s + (config.idle_timeout_s if self._has_first_byte else config.first_byte_timeout_s)
+
     def stalled(self, now_s: float) -> Stall | None:
         """Who lets this choice wait for too long, if anybody does."""
-        config = self._runtime.config
-        limit_s = config.idle_timeout_s if self._has_first_byte else config.first_byte_timeout_s
-        if self._is_over or now_s - self._progress_s <= limit_s:
+        if now_s <= self.due_s():
             return None
-        if self._waits_for_client:
+        if self._waits_for_client or (self._conduit is not None and self._conduit.waits_for_client):
             return "CLIENT_STALLED"
         return "IDLE" if self._has_first_byte else "FIRST_BYTE"
 
@@ -168,10 +220,10 @@ class ChoiceRun:
 
         Raises StaleConnection, TryElsewhere, CallError.
         """
-        upstreams = self._runtime.upstreams
+        routing = self._runtime.routing
         attempt = AttemptRecord(attempt_id)
         self._progress_s = time.monotonic()
-        upstreams.entered(route)
+        routing.entered(route, self._request)
         self.deployment_id = route.deployment_id
         try:
             await self._leave_if_stopped()
@@ -180,32 +232,44 @@ class ChoiceRun:
             attempt.outcome = self._outcome_if_cancelled()
             raise
         finally:
-            upstreams.left(route, attempt.outcome)
-            measures.ATTEMPTS.labels(route.backend_code, attempt.outcome.value).inc()
-            self.attempts.append(attempt.end(self._report()))
+            report = self._report()
+            routing.left(
+                route,
+                attempt.outcome,
+                attempt.ttft_s,
+                attempt.elapsed_s,
+                # An absurd count must not spoil what is expected of other calls.
+                _within(report.completion_tokens, self._request.output_cap_tokens) if report else None,
+            )
+            measures.attempts(route.backend_code, attempt.outcome.value).inc()
+            self.attempts.append(attempt.end(report))
 
     def _report(self) -> UsageReport | None:
-        if self.plain is not None and self._plain_engine is not None:
-            return self._plain_engine.read_usage(self.plain.body)
+        if self.plain is not None and self._plain_engine is not None and not self.delivery.is_complete:
+            return self._dialect.read_usage(self.plain.body, engine=self._plain_engine)
         return self.delivery.report()
 
     async def _exchange(self, route: Route, attempt: AttemptRecord, *, is_fresh: bool) -> None:
-        upstream_call = route.engine.chat(
-            self._request.to_upstream(
-                attempt_id=public_id(PREFIXES["attempt"], attempt.id), upstream_model=route.upstream_model
-            )
+        upstream_call = self._request.upstream_call(
+            engine=route.engine,
+            attempt_id=public_id(PREFIXES["attempt"], attempt.id),
+            upstream_model=route.upstream_model,
+            output_cap_tokens=self._request.output_cap_tokens,
+            index=self._index,
         )
+        self._name = PublicName(self._request.model, upstream_model=route.upstream_model)
         try:
             response = await self._runtime.upstreams.send(route, upstream_call, is_fresh=is_fresh)
         except StaleConnection:
             attempt.outcome = AttemptOutcome.STALE
             raise
-        except aiohttp.ClientConnectorError as error:
+        except Unreachable as error:
             attempt.outcome = AttemptOutcome.UNREACHABLE
             raise TryElsewhere(errors.backend_failed("The model's backend could not be reached.")) from error
-        except (aiohttp.ClientError, OSError) as error:
+        except WireError as error:
             attempt.outcome = AttemptOutcome.BACKEND_FAILED
             raise TryElsewhere(errors.backend_failed()) from error
+        self._response = response
         try:
             attempt.http_status = response.status
             if response.status != 200:
@@ -215,35 +279,32 @@ class ChoiceRun:
             else:
                 await self._pass_answer(response, route, attempt)
         finally:
-            # Closing what is not read to its end aborts the backend; a finished answer has nothing left.
-            response.close()
+            self._response = self._conduit = None
+            # Releasing what is not read to its end aborts the backend; a finished answer has nothing left.
+            response.release(linger_s=LINGER_S if self.delivery.is_complete else 0.0)
 
-    async def _refused(self, response: aiohttp.ClientResponse, attempt: AttemptRecord) -> None:
+    async def _refused(self, response: Response, attempt: AttemptRecord) -> None:
         try:
-            body = await response.content.read(65536)
-        except (aiohttp.ClientError, OSError):
+            body = await response.read(max_bytes=MAX_REFUSAL_BYTES)
+        except WireError:
             body = b""
-        error, elsewhere = refusal_of(response.status, body)
+        error, elsewhere = refusal_of(response.status, body, self._dialect.endpoint)
+        error.message = self._name.in_text(error.message)
         attempt.outcome = AttemptOutcome.BACKEND_FAILED if elsewhere else AttemptOutcome.BACKEND_REFUSED
         if elsewhere:
             raise TryElsewhere(error)
         raise error
 
-    async def _pass_answer(
-        self, response: aiohttp.ClientResponse, route: Route, attempt: AttemptRecord
-    ) -> None:
+    async def _pass_answer(self, response: Response, route: Route, attempt: AttemptRecord) -> None:
         attempt.outcome = AttemptOutcome.BACKEND_FAILED
-        limit = self._runtime.config.max_answer_bytes
-        body = bytearray()
+        self._has_first_byte = True
         try:
-            async for chunk in response.content.iter_any():
-                body += chunk
-                self._progress_s = time.monotonic()
-                self._has_first_byte = True
-                if len(body) > limit:
-                    raise TryElsewhere(errors.backend_failed("The backend's answer was too large."))
-            answer = read_plain_answer(bytes(body))
-        except (aiohttp.ClientError, OSError, *UNREADABLE) as error:
+            answer = self._dialect.read_plain(
+                await response.read(max_bytes=self._runtime.config.max_answer_bytes)
+            )
+        except TooLarge as error:
+            raise TryElsewhere(errors.backend_failed("The backend's answer was too large.")) from error
+        except (WireError, *UNREADABLE) as error:
             raise TryElsewhere(errors.backend_failed()) from error
         attempt.first_byte(route)
         attempt.wire_id = answer.wire_id
@@ -252,26 +313,25 @@ class ChoiceRun:
         await self._outlet.answer(self)
         attempt.outcome = AttemptOutcome.COMPLETED
 
-    async def _pass_stream(
-        self, response: aiohttp.ClientResponse, route: Route, attempt: AttemptRecord
-    ) -> None:
+    async def _pass_stream(self, response: Response, route: Route, attempt: AttemptRecord) -> None:
         """Pass the events on as they come; raises TryElsewhere while nothing has been sent."""
         attempt.outcome = AttemptOutcome.BACKEND_FAILED
-        if not response.content_type.startswith("text/event-stream"):
+        if not response.content_type.startswith(b"text/event-stream"):
             raise TryElsewhere(errors.backend_failed("The model's backend answered with something else."))
         splitter = EventSplitter(self._runtime.config.max_event_bytes)
         run = EventRun()
         try:
-            async for chunk in response.content.iter_any():
-                run = await self._pass_events(splitter.feed(chunk), route, attempt)
-                if run.is_done or run.has_failed:
+            while not (run.is_done or run.has_failed):
+                if self.has_started and self._outlet.writer is not None:
+                    run = await self._pass_on(response, self._outlet.writer, splitter, route)
                     break
-            if run.is_done:
-                self.delivery.is_complete = True
-                await _read_end(response)
+                if not (data := await response.next()):
+                    break
+                run = await self._pass_events(splitter.feed(data), route, attempt)
+            self.delivery.is_complete = run.is_done
         except EventTooLarge as error:
             run = await self._pass_events(error.events, route, attempt)
-        except (aiohttp.ClientError, OSError) as error:
+        except WireError as error:
             if not self.has_started:
                 raise TryElsewhere(errors.backend_failed()) from error
         report = self.delivery.report()
@@ -283,6 +343,23 @@ class ChoiceRun:
             raise TryElsewhere(errors.backend_failed("The model's backend sent no answer."))
         raise errors.backend_failed("The backend broke off the answer.")
 
+    async def _pass_on(
+        self, response: Response, writer: Writer, splitter: EventSplitter, route: Route
+    ) -> EventRun:
+        """The rest of a stream that has begun; its last run. Raises WireError."""
+        dialect, engine, name, include_usage = self._dialect, route.engine, self._name, self._include_usage
+        self._conduit = Conduit(
+            response,
+            writer,
+            splitter=splitter,
+            read=lambda events: dialect.read_run(
+                events, engine=engine, include_usage=include_usage, name=name
+            ),
+            note=lambda run: self.delivery.note_run(run, engine),
+            may_deliver=self._hold_is_ours,
+        )
+        return await self._conduit.passed()
+
     async def _pass_events(self, events: list[bytes], route: Route, attempt: AttemptRecord) -> EventRun:
         """Send a run of events and note what they delivered."""
         self._progress_s = time.monotonic()
@@ -290,7 +367,9 @@ class ChoiceRun:
         await self._leave_if_stopped()
         if not self.has_started:
             events = await self._begin_stream(events, route, attempt)
-        run = read_run(events, engine=route.engine, include_usage=self._include_usage)
+        run = self._dialect.read_run(
+            events, engine=route.engine, include_usage=self._include_usage, name=self._name
+        )
         if run.outgoing:
             await self._send(run.outgoing)
         # Only now is it delivered, and only what is delivered is ever billed.
@@ -304,7 +383,7 @@ class ChoiceRun:
         """
         for number, event in enumerate(events):
             try:
-                wire_id = read_opening(event)
+                wire_id = self._dialect.read_opening(event)
             except UNREADABLE as error:
                 raise TryElsewhere(errors.backend_failed()) from error
             if wire_id is None:
@@ -325,11 +404,5 @@ class ChoiceRun:
         self._progress_s = time.monotonic()
 
 
-async def _read_end(response: aiohttp.ClientResponse) -> None:
-    """After the end mark only the end of the body is awaited, and shortly: then the connection can
-    serve again."""
-    try:
-        async with asyncio.timeout(0.25):
-            await response.content.readany()
-    except (TimeoutError, aiohttp.ClientError, OSError):
-        return
+def _within(tokens: int, cap_tokens: int) -> int:
+    return min(max(tokens, 0), cap_tokens)

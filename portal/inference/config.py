@@ -27,6 +27,8 @@ class InferenceConfig:
     call_timeout_s: int
     max_calls: int
     rate_limit_rpm: int
+    health_s: int = 0
+    affinity_percent: int = 150
     max_answer_bytes: int = 64 * 2**20
     max_event_bytes: int = 4 * 2**20
     max_attempts: int = 3
@@ -67,4 +69,6 @@ def inference_config(
         call_timeout_s=tuning["SLUICE_CALL_TIMEOUT_S"],
         max_calls=tuning["SLUICE_MAX_CALLS"],
         rate_limit_rpm=tuning["SLUICE_RATE_LIMIT_RPM"],
+        health_s=tuning["SLUICE_HEALTH_S"],
+        affinity_percent=tuning["SLUICE_AFFINITY_PERCENT"],
     )

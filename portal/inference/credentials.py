@@ -1,9 +1,11 @@
 """Who calls. A cache saves parsing and hashing, nothing else: what a key may do is asked at each call."""
 
+import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -33,6 +35,7 @@ class Authenticator:
         self._database = database
         self._secrets = secrets
         self._cache: OrderedDict[str, Credential] = OrderedDict()
+        self._asking: dict[str, asyncio.Future[Credential]] = {}
 
     async def authenticate(self, authorization: bytes | None) -> Credential:
         """The credential of an Authorization header. Raises CallError 401, and 503 without a database.
@@ -45,13 +48,27 @@ class Authenticator:
         if known is not None:
             self._cache.move_to_end(token)
             return known
+        # Hundreds of calls may come with a key that is new here; they share one question.
+        asking = self._asking.get(token)
+        if asking is None:
+            asking = self._asking[token] = asyncio.ensure_future(self._find(token))
+            asking.add_done_callback(partial(self._asked, token))
+        return await asyncio.shield(asking)
+
+    def _asked(self, token: str, asking: "asyncio.Future[Credential]") -> None:
+        del self._asking[token]
+        if not asking.cancelled():
+            # Whoever waited for it may have left.
+            asking.exception()
+
+    async def _find(self, token: str) -> Credential:
         try:
             parsed = parse_api_key(token)
         except WrongKindOfKey:
             raise management_key() from None
         except MalformedApiKey:
             raise wrong_key() from None
-        row = await self._look_up(lambda connection: _stored_key(connection, parsed.key_id))
+        row = await self.look_up(lambda connection: _stored_key(connection, parsed.key_id))
         if row is None:
             raise wrong_key()
         tenant_id, pepper_number, stored = row
@@ -72,10 +89,17 @@ class Authenticator:
 
         Raises CallError when the key or its organization may do nothing.
         """
-        return await self._look_up(lambda connection: _models_of(connection, credential))
+        return await self.look_up(lambda connection: _models_of(connection, credential))
 
-    async def _look_up(self, question: Callable[[AsyncConnection[Any]], Awaitable[ResultT]]) -> ResultT:
-        """Raises CallError 503 when the database is away or does not answer."""
+    async def confirm(self, credential: Credential) -> None:
+        """Raises CallError 401 when the key may read nothing now. Its organization may be suspended: it still
+        sees where it stands."""
+        if not await self.look_up(lambda connection: _is_live(connection, credential)):
+            raise wrong_key()
+
+    async def look_up(self, question: Callable[[AsyncConnection[Any]], Awaitable[ResultT]]) -> ResultT:
+        """The answer to a question on a connection of the data plane. Raises CallError 503 when the database
+        is away or does not answer, and what the question raises."""
 
         async def ask() -> ResultT:
             async with self._database.connection() as connection:
@@ -107,6 +131,18 @@ async def _stored_key(connection: AsyncConnection[Any], key_id: UUID) -> tuple[A
         prepare=True,
     )
     return await cursor.fetchone()
+
+
+async def _is_live(connection: AsyncConnection[Any], credential: Credential) -> bool:
+    cursor = await connection.execute(
+        "SELECT encode(k.digest, 'hex') = %s AND (k.revoked_at IS NULL OR k.revoked_at > now()) "
+        "AND (k.expires_at IS NULL OR k.expires_at > now()) FROM tenants_apikey k "
+        "WHERE k.id = %s AND k.tenant_id = %s",
+        (credential.digest, credential.api_key_id, credential.tenant_id),
+        prepare=True,
+    )
+    row = await cursor.fetchone()
+    return bool(row and row[0])
 
 
 async def _models_of(connection: AsyncConnection[Any], credential: Credential) -> list[tuple[str, int]]:

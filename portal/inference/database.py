@@ -93,7 +93,7 @@ class Database:
             min_size=2,
             max_size=config.pool_size,
             max_waiting=64,
-            timeout=1.0,
+            timeout=0.5,
             # Giving up early is quicker than backing off: the next caller begins afresh, at once.
             reconnect_timeout=2.0,
             kwargs={"autocommit": True, "prepare_threshold": 0},

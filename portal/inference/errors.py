@@ -1,7 +1,7 @@
 """What a caller is told when a call is refused or fails. The shape is OpenAI's."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -76,6 +76,36 @@ def unknown_model(slug: str) -> CallError:
     return CallError(404, "model_not_found", f"The model '{shown}' does not exist.", param="model")
 
 
+def retired_model(slug: str, successor: str | None) -> CallError:
+    advice = f" Use '{successor}' instead." if successor else ""
+    return CallError(
+        410,
+        "model_retired",
+        f"The model '{slug}' is no longer served.{advice}",
+        param="model",
+        details={"successor": successor},
+    )
+
+
+def endpoint_not_offered(slug: str, path: str, offered: Sequence[str]) -> CallError:
+    """offered: the paths at which the model can be called."""
+    where = f"It can be called at {', '.join(offered)}." if offered else "It cannot be called right now."
+    return CallError(
+        400,
+        "endpoint_not_offered",
+        f"The model '{slug}' is not offered at {path}. {where}",
+        param="model",
+        details={"endpoints": list(offered)},
+    )
+
+
+def endpoint_not_served(path: str) -> CallError:
+    """The catalog offers a model at an endpoint that its backend turns out not to have."""
+    return CallError(
+        400, "endpoint_not_offered", f"The model's backend does not serve {path}.", param="model"
+    )
+
+
 def overloaded(message: str = "The service is overloaded. Try again shortly.") -> CallError:
     return CallError(503, "overloaded", message, type="service_unavailable", retry_after_s=1)
 
@@ -106,7 +136,7 @@ def too_many_requests(
     if refusal.wait_s == math.inf:
         advice = "Calls like this one are refused until the limit is raised."
         if limit.kind == LimitKind.TOKENS_TPM and limit.value:
-            fits = max(0, limit.value - prompt_tokens) // choices
+            fits = max(0, limit.value - prompt_tokens) // choices if output_cap_tokens else 0
             needed = prompt_tokens + choices * output_cap_tokens
             remedy = f"Lower max_tokens to {fits}." if fits else "Shorten the prompt."
             advice = f"This call may need up to {needed}. {remedy}"
@@ -187,12 +217,30 @@ def refusal(answer: AdmissionAnswer, *, slug: str, output_cap_tokens: int) -> Ca
             return _over_quota(answer, answer.limit, slug=slug, output_cap_tokens=output_cap_tokens)
         case Refusal.BUDGET_EXCEEDED if answer.limit is not None:
             return _over_budget(answer, answer.limit, slug=slug, output_cap_tokens=output_cap_tokens)
-        case Refusal.INSUFFICIENT_FUNDS:
-            return _insufficient(answer, output_cap_tokens)
+        case Refusal.INSUFFICIENT_FUNDS | Refusal.MAX_COST_TOO_LOW:
+            is_short = answer.reason == Refusal.INSUFFICIENT_FUNDS
+            return _insufficient(answer, output_cap_tokens) if is_short else _ceiling_too_low(answer)
         case _:
             return CallError(
                 503, "not_for_sale", f"The model '{slug}' has no price right now.", type="service_unavailable"
             )
+
+
+def _ceiling_too_low(answer: AdmissionAnswer) -> CallError:
+    currency = answer.currency or ""
+    prompt, least = answer.hold_nanos or 0, answer.least_cost_nanos or 0
+    return CallError(
+        400,
+        "max_cost_too_low",
+        f"x-max-cost is too low: the prompt alone may cost {format_nanos(prompt, currency)}, and the call "
+        f"with one token of output {format_nanos(least, currency)}.",
+        param="x-max-cost",
+        details={
+            "currency": currency,
+            "prompt_cost": amount_to_decimal_text(prompt),
+            "least_max_cost": amount_to_decimal_text(least),
+        },
+    )
 
 
 def _insufficient(answer: AdmissionAnswer, output_cap_tokens: int) -> CallError:

@@ -41,42 +41,66 @@ class FloorFlow:
     live_calls: int = 0
 
 
+@dataclass(slots=True)
+class _Count:
+    """What was gathered of one deployment since the last second was written."""
+
+    prompt: int = 0
+    cached: int = 0
+    completion: int = 0
+    live: int = 0
+
+    def named(self) -> tuple[tuple[str, int], ...]:
+        """With the names under which they are written down."""
+        return (
+            ("prompt", self.prompt),
+            ("cached", self.cached),
+            ("completion", self.completion),
+            ("live", self.live),
+        )
+
+
 class FloorMeter:
     """Gathers what this process delivers, and writes it down once a second (`write`)."""
 
     def __init__(self, valkey: Redis) -> None:
         self._valkey = valkey
-        self._counts: dict[str, int] = {}
+        self._counts: dict[UUID, _Count] = {}
 
     def add(self, deployment_id: UUID, now: UsageFacts, *, before: UsageFacts = NOTHING) -> None:
         """Count what has been delivered since `before`. Counts that are corrected downwards are, too."""
-        for name, amount in (
-            ("prompt", now.prompt_tokens - before.prompt_tokens),
-            ("cached", now.cached_tokens - before.cached_tokens),
-            ("completion", now.completion_tokens - before.completion_tokens),
-        ):
-            if amount:
-                self._count(deployment_id, name, amount)
+        count = self._of(deployment_id)
+        count.prompt += now.prompt_tokens - before.prompt_tokens
+        count.cached += now.cached_tokens - before.cached_tokens
+        count.completion += now.completion_tokens - before.completion_tokens
 
     def add_live(self, deployment_id: UUID) -> None:
         """One call that is in progress at this deployment at the end of the second."""
-        self._count(deployment_id, "live", 1)
+        self._of(deployment_id).live += 1
 
-    def _count(self, deployment_id: UUID, name: str, amount: int) -> None:
-        field = f"{deployment_id}:{name}"
-        self._counts[field] = self._counts.get(field, 0) + amount
+    def _of(self, deployment_id: UUID) -> "_Count":
+        count = self._counts.get(deployment_id)
+        if count is None:
+            count = self._counts[deployment_id] = _Count()
+        return count
 
     async def write(self, *, second: int) -> None:
         """Add what was gathered to a second, in one round trip; nothing when there is nothing. Never raises
         because Valkey is away: then it is dropped, and counted."""
-        counts, self._counts = self._counts, {}
+        gathered, self._counts = self._counts, {}
+        counts = {
+            f"{deployment_id}:{name}": amount
+            for deployment_id, count in gathered.items()
+            for name, amount in count.named()
+            if amount
+        }
         if not counts:
             return
         key = _key(second)
         try:
             async with asyncio.timeout(WRITE_TIMEOUT_S), self._valkey.pipeline(transaction=False) as pipe:
-                for field, amount in counts.items():
-                    pipe.hincrby(key, field, amount)
+                for name, amount in counts.items():
+                    pipe.hincrby(key, name, amount)
                 pipe.expire(key, KEEP_S)
                 await pipe.execute()
         except (RedisError, OSError, TimeoutError) as error:

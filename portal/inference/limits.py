@@ -4,8 +4,8 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -13,11 +13,11 @@ import psycopg
 from redis.asyncio import Redis
 
 from portal.inference import errors, measures
-from portal.inference.chat import ChatRequest
 from portal.inference.credentials import Credential
 from portal.inference.database import Database, in_time
+from portal.inference.dialects.base import ModelRequest
 from portal.inference.snapshot import ModelEntry
-from quotas.limits.rate import RateLimit, RateLimits, RateRefusal, RateTicket
+from quotas.limits.rate import CallLimits, Level, RateLimit, RateLimits, RateRefusal, RateTicket
 from quotas.models import ANY, RATE_KINDS, LimitKind
 
 logger = logging.getLogger(__name__)
@@ -34,6 +34,8 @@ LOOK_UP_CHUNK = 200
 
 _KINDS = [kind.value for kind in RATE_KINDS]
 
+Headers = tuple[tuple[bytes, bytes], ...]
+
 
 @dataclass(frozen=True, slots=True)
 class TenantRates:
@@ -41,6 +43,8 @@ class TenantRates:
 
     by_scope: Mapping[tuple[UUID, UUID], tuple[RateLimit, ...]]
     asked_at_s: float
+    # Of calls that were made, by model and key; as short-lived as the rest.
+    prepared: dict[tuple[UUID, UUID], CallLimits] = field(default_factory=dict, compare=False, repr=False)
 
     def of_call(self, model_id: UUID, api_key_id: UUID) -> list[RateLimit]:
         """Those of every scope that the call falls in."""
@@ -178,14 +182,27 @@ class RateGate:
         self._limits = RateLimits(valkey, lease_s=lease_s)
 
     async def enter(
-        self, *, request_id: UUID, credential: Credential, entry: ModelEntry, request: ChatRequest
+        self,
+        *,
+        request_id: UUID,
+        credential: Credential,
+        entry: ModelEntry,
+        request: ModelRequest,
+        tell: Callable[[Headers], None] = lambda headers: None,
     ) -> RateTicket | None:
         """What the call has taken, to be given to `leave` or `withdraw`; None where no limit applies.
 
+        tell: gets the headers that say what is left of the limits, also when they refuse.
         Raises CallError 429, naming the limit.
         """
         rates = self.cache.get(credential.tenant_id) or await self.cache.load(credential.tenant_id)
-        limits = rates.of_call(entry.id, credential.api_key_id)
+        if not rates.by_scope:
+            return None
+        scope = (entry.id, credential.api_key_id)
+        limits = rates.prepared.get(scope)
+        if limits is None:
+            limits = self._limits.prepare(credential.tenant_id, rates.of_call(*scope))
+            rates.prepared[scope] = limits
         if not limits:
             return None
         taken = await self._limits.take(
@@ -194,8 +211,10 @@ class RateGate:
             tokens=request.prompt_bound_tokens + request.choices * request.output_cap_tokens,
             limits=limits,
         )
+        if taken.levels:
+            tell(rate_headers(taken.levels))
         if isinstance(taken, RateRefusal):
-            measures.ADMISSIONS.labels("RATE_LIMITED").inc()
+            measures.admissions("RATE_LIMITED").inc()
             raise errors.too_many_requests(
                 taken,
                 slug=entry.slug,
@@ -219,3 +238,29 @@ class RateGate:
     async def close(self) -> None:
         await self.cache.close()
         await self._limits.close()
+
+
+_NAMES = {LimitKind.REQUESTS_RPM: b"requests", LimitKind.TOKENS_TPM: b"tokens"}
+_LINES = {
+    kind: tuple(b"x-ratelimit-%b-%b" % (what, name) for what in (b"limit", b"remaining", b"reset"))
+    for kind, name in _NAMES.items()
+}
+
+
+def rate_headers(levels: Sequence[Level]) -> Headers:
+    """What is left of the limits, in the headers that OpenAI's clients read: of several limits of a kind the
+    one with the least left. A reset is the time until the whole limit is free again."""
+    tightest: dict[LimitKind, Level] = {}
+    for level in levels:
+        known = tightest.get(level.kind)
+        if known is None or level.remaining < known.remaining:
+            tightest[level.kind] = level
+    headers: list[tuple[bytes, bytes]] = []
+    for kind, level in tightest.items():
+        limit, remaining, reset = _LINES[kind]
+        headers += (
+            (limit, b"%d" % level.limit),
+            (remaining, b"%d" % level.remaining),
+            (reset, b"%.3fs" % min(level.reset_s, 60.0)),
+        )
+    return tuple(headers)

@@ -1,6 +1,9 @@
 """Metrics of the inference path."""
 
 from collections.abc import Callable
+from functools import cache
+
+from prometheus_client import Counter
 
 from portal.kit import metrics
 
@@ -22,6 +25,18 @@ FIRST_BYTE_SECONDS = metrics.histogram(
 )
 _BATCH_SIZE = metrics.histogram("batch_rows", "Rows in a group commit.", ["batch"])
 _BATCH_SECONDS = metrics.histogram("batch_seconds", "Duration of a group commit.", ["batch"])
+
+
+# Finding a metric's child costs more than counting does. Labels come from small sets, so all are kept.
+admissions = cache(ADMISSIONS.labels)
+settlements = cache(SETTLEMENTS.labels)
+attempts = cache(ATTEMPTS.labels)
+first_byte_seconds = cache(FIRST_BYTE_SECONDS.labels)
+
+
+@cache
+def answers(status: int | None) -> Counter:
+    return ANSWERS.labels(str(status or "none"))
 
 
 def observe_batch(name: str) -> Callable[[int, float], None]:

@@ -4,8 +4,9 @@ every running call."""
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import psycopg
@@ -15,36 +16,44 @@ from portal.inference.config import InferenceConfig
 from portal.inference.credentials import Authenticator
 from portal.inference.database import LOOK_UP_TIMEOUT_S, Database, in_time, is_transient
 from portal.inference.errors import overloaded
+from portal.inference.fleet import Fleet
 from portal.inference.floor_meter import FloorMeter, seconds_until_written
 from portal.inference.limits import RateGate
 from portal.inference.snapshot import POLL_S, CatalogSnapshot
 from portal.inference.upstream import Upstreams
 from portal.kit import valkey
-from portal.kit.batching import Closed, DeadlineExceeded, GroupCommit, QueueFull
+from portal.kit.batching import Closed, DeadlineExceeded, Flights, GroupCommit, QueueFull
 from quotas.admission import AdmissionAnswer, AdmissionRow, Verdict
 from quotas.limits.script_line import ANSWER_TIMEOUT_S
 from quotas.metering.facts import NOTHING
 from quotas.models import AttemptOutcome
-from quotas.settlement import AttemptEnd, SettlementAnswer, SettlementRow, settlement_row
+from quotas.settlement import AttemptEnd, CheckpointRow, SettlementAnswer, SettlementRow, settlement_row
 
 if TYPE_CHECKING:
     from portal.inference.call import ModelCall
 
 logger = logging.getLogger(__name__)
 
-TICK_S = 0.2
+TICK_S = 0.4
 # Calls of a suspended organization end within a second, the question and the way to the client included.
 SUSPENSION_POLL_S = 0.75
-CHECKPOINT_CHUNK = 1000
-# After so many calls the meter lets others have a turn.
-METER_CHUNK = 100
+CHECKPOINT_CHUNK = 500
+# After so many calls whoever looks at all of them lets others have a turn: chunks must not wait for it.
+TURN_CALLS = 50
 # A checkpoint is taken a little earlier than promised, so that its commit is in time as well.
 CHECKPOINT_MARGIN = 0.75
 SETTLEMENT_DEADLINE_S = 120.0
-# A flush holds a connection. Both group commits together take six at most, so that checkpoints and
-# look-ups of keys find one even in the smallest pool.
-FLUSHERS = 2
+# A flush holds a connection. Both group commits together take four at most, so that checkpoints and look-ups
+# of keys find one even in the smallest pool. One flusher each: what a second one would take in the meantime
+# is better added to the next batch, because most of what a statement costs it costs once.
+FLUSHERS = 1
 MAX_LANES = 1
+MAX_BATCH = 400
+# While the database is away: with the time that getting a connection may take, within a second.
+ADMISSION_PATIENCE_S = 0.3
+# Under load only. Nobody waits for a settlement, and fewer of them leave the wallets to admissions.
+ADMISSION_GATHER_S = 0.004
+SETTLEMENT_GATHER_S = 0.02
 
 
 class Runtime:
@@ -63,10 +72,18 @@ class Runtime:
         )
         self.authenticator = Authenticator(self.database, config.secrets)
         self.upstreams = Upstreams(config)
+        self.fleet = Fleet(
+            self.catalog,
+            self._valkey,
+            health_s=config.health_s,
+            affinity_percent=config.affinity_percent,
+        )
+        self.routing = self.fleet.routing
         self.live: dict[UUID, ModelCall] = {}
         self.is_draining = False
-        self._tasks: set[asyncio.Task[None]] = set()
         self._loops: list[asyncio.Task[None]] = []
+        # Both lock wallets; an admission of a tenant that is being settled would only find it locked.
+        flights = Flights()
         self._admissions: GroupCommit[AdmissionRow, AdmissionAnswer] = GroupCommit(
             "admission",
             flush=self.database.admit,
@@ -75,9 +92,13 @@ class Runtime:
             key_of=lambda row: row.request_id,
             is_transient=is_transient,
             on_orphan=self._void_orphan,
+            max_batch=MAX_BATCH,
             flushers=FLUSHERS,
             max_lanes=MAX_LANES,
             flush_timeout_s=10.0,
+            patience_s=ADMISSION_PATIENCE_S,
+            gather_s=ADMISSION_GATHER_S,
+            flights=flights,
         )
         self._settlements: GroupCommit[SettlementRow, SettlementAnswer] = GroupCommit(
             "settlement",
@@ -86,15 +107,20 @@ class Runtime:
             lane_of=lambda row: row.tenant_id,
             key_of=lambda row: row.request_id,
             is_transient=is_transient,
+            max_batch=MAX_BATCH,
             max_queue=50_000,
             flushers=FLUSHERS,
             max_lanes=MAX_LANES,
             flush_timeout_s=10.0,
+            gather_s=SETTLEMENT_GATHER_S,
+            flights=flights,
         )
         self._admissions.observe = measures.observe_batch("admission")
         self._settlements.observe = measures.observe_batch("settlement")
 
     async def open(self) -> None:
+        # Asked for at a scrape: counting at every call costs more.
+        measures.LIVE_CALLS.set_function(lambda: len(self.live))
         await self.database.open()
         await self.catalog.refresh()
         logger.info(
@@ -108,6 +134,7 @@ class Runtime:
             (SUSPENSION_POLL_S, self._cut_suspended),
             (POLL_S, self.catalog.refresh),
             (0.0, self._meter_second),
+            *self.fleet.rounds,
         ]
         self._loops = [asyncio.create_task(self._every(*each)) for each in rounds]
 
@@ -120,15 +147,14 @@ class Runtime:
             if not self.live:
                 break
             await asyncio.sleep(0.1)
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=10.0)
         await self._admissions.close(5.0)
         await self._settlements.close(10.0)
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
         await self.rates.close()
-        await self.upstreams.close()
+        await self.fleet.close()
+        self.upstreams.close()
         await self._valkey.aclose()
         await self.database.close()
 
@@ -150,28 +176,36 @@ class Runtime:
         try:
             answer = await self._admissions.submit(row, self.config.admission_deadline_s)
         except (QueueFull, Closed, DeadlineExceeded) as error:
-            measures.ADMISSIONS.labels("UNAVAILABLE").inc()
+            measures.admissions("UNAVAILABLE").inc()
             raise overloaded("The call could not be recorded in time, so it was not served.") from error
         except psycopg.Error as error:
-            measures.ADMISSIONS.labels("FAILED").inc()
+            measures.admissions("FAILED").inc()
             logger.exception("inference.admission.failed")
             raise overloaded("The call could not be recorded, so it was not served.") from error
-        measures.ADMISSIONS.labels(answer.reason or answer.verdict.value).inc()
+        measures.admissions(answer.reason or answer.verdict.value).inc()
         return answer
 
     def settle(self, row: SettlementRow) -> None:
         """Settle in the background: the answer has been delivered, the hold is durable either way."""
-        self._spawn(self._settle(row))
-
-    async def _settle(self, row: SettlementRow) -> None:
         try:
-            answer = await self._settlements.submit(row, SETTLEMENT_DEADLINE_S)
-        except Exception:
-            # The hold stays, and the sweeper settles it to its last checkpoint.
-            measures.SETTLEMENTS.labels("FAILED").inc()
-            logger.exception("inference.settlement.failed", extra={"request": str(row.request_id)})
+            settling = self._settlements.send(row, SETTLEMENT_DEADLINE_S)
+        except (QueueFull, Closed) as error:
+            self._note_unsettled(row, error)
             return
-        measures.SETTLEMENTS.labels(answer.verdict.value).inc()
+        settling.add_done_callback(partial(self._note_settled, row))
+
+    def _note_unsettled(self, row: SettlementRow, error: BaseException) -> None:
+        """The hold stays, and the sweeper settles it to its last checkpoint."""
+        measures.settlements("FAILED").inc()
+        logger.error("inference.settlement.failed", extra={"request": str(row.request_id)}, exc_info=error)
+
+    def _note_settled(self, row: SettlementRow, settling: "asyncio.Future[SettlementAnswer]") -> None:
+        error = settling.exception()
+        if error is not None:
+            self._note_unsettled(row, error)
+            return
+        answer = settling.result()
+        measures.settlements(answer.verdict.value).inc()
         if answer.overrun_nanos:
             measures.OVERRUNS.inc()
             logger.warning(
@@ -194,11 +228,6 @@ class Runtime:
                 )
             )
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     # The clock.
 
     async def _every(self, interval_s: float, work: Callable[[], Awaitable[None]]) -> None:
@@ -212,9 +241,11 @@ class Runtime:
             await asyncio.sleep(max(0.05, interval_s - (time.monotonic() - started_s)))
 
     async def _watch_calls(self) -> None:
-        now_s = time.monotonic()
-        for call in list(self.live.values()):
-            call.watch(now_s)
+        async for calls in self._calls_in_turns():
+            now_s = time.monotonic()
+            for call in calls:
+                if call.wants_lease:
+                    call.watch(now_s)
 
     async def _cut_suspended(self) -> None:
         """Stop the calls of organizations that were suspended and may not finish them. One question a round,
@@ -235,23 +266,41 @@ class Runtime:
         """Write down, at the end of every second, what was delivered in it."""
         now_s = time.time()
         await asyncio.sleep(seconds_until_written(now_s))
-        for number, call in enumerate(list(self.live.values())):
-            call.meter(self.floor)
-            if number % METER_CHUNK == METER_CHUNK - 1:
-                await asyncio.sleep(0)
+        async for calls in self._calls_in_turns():
+            for call in calls:
+                if call.wants_lease:
+                    call.meter(self.floor)
         await self.floor.write(second=int(now_s))
 
     async def _checkpoint_calls(self) -> None:
         """Make what was delivered durable, in batches, and cut calls whose lease is not theirs any more."""
-        calls = [call for call in self.live.values() if call.wants_lease]
-        for start in range(0, len(calls), CHECKPOINT_CHUNK):
-            await self._checkpoint(calls[start : start + CHECKPOINT_CHUNK])
-
-    async def _checkpoint(self, calls: Sequence["ModelCall"]) -> None:
+        taken: list[ModelCall] = []
+        rows: list[CheckpointRow] = []
         taken_at_s = time.monotonic()
+        async for calls in self._calls_in_turns():
+            for call in calls:
+                if call.wants_lease:
+                    taken.append(call)
+                    rows.append(call.checkpoint())
+            if len(rows) >= CHECKPOINT_CHUNK:
+                await self._checkpoint(taken, rows, taken_at_s)
+                taken, rows, taken_at_s = [], [], time.monotonic()
+        if rows:
+            await self._checkpoint(taken, rows, taken_at_s)
+
+    async def _calls_in_turns(self) -> AsyncIterator[list["ModelCall"]]:
+        """Those that are live, some at a time. One that has ended meanwhile wants no lease any more."""
+        calls = list(self.live.values())
+        for start in range(0, len(calls), TURN_CALLS):
+            yield calls[start : start + TURN_CALLS]
+            await asyncio.sleep(0)
+
+    async def _checkpoint(
+        self, calls: Sequence["ModelCall"], rows: Sequence[CheckpointRow], taken_at_s: float
+    ) -> None:
         try:
             async with asyncio.timeout(self.config.lease_s / 4):
-                alive = await self.database.checkpoint([call.checkpoint() for call in calls])
+                alive = await self.database.checkpoint(rows)
         except (psycopg.Error, TimeoutError) as error:
             measures.CHECKPOINTS.labels("FAILED").inc()
             logger.warning(

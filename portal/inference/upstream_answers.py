@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from models_catalog.engines import PATHS, Endpoint
 from portal.inference import errors
 from portal.inference.errors import CallError
 
@@ -24,6 +25,8 @@ class _Message(Struct):
 
 class _Choice(Struct):
     message: _Message | None = None
+    # Of completions.
+    text: Any = None
 
 
 class _Answer(Struct):
@@ -58,6 +61,8 @@ def read_plain_answer(body: bytes) -> PlainAnswer:
         raise msgspec.DecodeError("an answer has choices and no error")
     pieces: list[str] = []
     for choice in answer.choices:
+        if isinstance(choice.text, str):
+            pieces.append(choice.text)
         if choice.message is None:
             continue
         for part in (choice.message.content, choice.message.reasoning_content):
@@ -65,19 +70,34 @@ def read_plain_answer(body: bytes) -> PlainAnswer:
                 pieces.append(part)
         if choice.message.tool_calls:
             pieces.append(msgspec.json.encode(choice.message.tool_calls).decode())
-    return PlainAnswer(body, (answer.id or "").replace("\0", "")[:MAX_WIRE_ID], "\n".join(pieces))
+    return PlainAnswer(body, wire_id_of(answer.id), "\n".join(pieces))
 
 
-# Engines put source paths and internals into their messages; those are not the client's business.
-_INTERNAL = re.compile(r"/\w+/|\.py\b|Traceback|0x[0-9a-f]{6}")
+def wire_id_of(value: str | None) -> str:
+    """A backend's id as it can be stored."""
+    return (value or "").replace("\0", "")[:MAX_WIRE_ID]
 
 
-def refusal_of(status: int, body: bytes) -> tuple[CallError, bool]:
+# What engines answer at an address that they do not have, or were not started for.
+_NOT_SPOKEN = frozenset({404, 405, 501})
+# Engines, and proxies before them, put paths, addresses and internals into their messages; those are not the
+# client's business.
+_INTERNAL = re.compile(
+    r"/\w+/|[A-Za-z]:\\|\.py\b|Traceback|0x[0-9a-f]{6}|://"
+    r"|\b\d{1,3}(?:\.\d{1,3}){3}\b|\b[0-9a-f]{1,4}:(?:[0-9a-f]{0,4}:)+|[A-Za-z][\w.-]{0,63}:\d{4,5}\b"
+)
+
+
+def refusal_of(status: int, body: bytes, endpoint: Endpoint = Endpoint.CHAT) -> tuple[CallError, bool]:
     """The error for a backend's refusal, and whether another backend may be tried.
 
     400, 413 and 422 are about the request, so they go to the client; 401, 403 and 404 mean that our
-    credential or deployment is wrong, which is not the client's doing.
+    credential or deployment is wrong, which is not the client's doing. Where an engine only lacks an
+    endpoint, its backend is well, and must not be taken for one that fails.
     """
+    lacks_model = status == 404 and "does not exist" in _message_of(body)[0]
+    if endpoint != Endpoint.CHAT and status in _NOT_SPOKEN and not lacks_model:
+        return errors.endpoint_not_served(PATHS[endpoint]), False
     if status in (400, 413, 422):
         message, kind, numbers = _message_of(body)
         if kind == "exceed_context_size_error" or "context" in message.lower():
@@ -86,7 +106,6 @@ def refusal_of(status: int, body: bytes) -> tuple[CallError, bool]:
                     400,
                     "context_length_exceeded",
                     message or "The prompt is longer than this model's context.",
-                    param="messages",
                     details=numbers,
                 ),
                 False,

@@ -1,9 +1,10 @@
 """Group commit: many callers, one flush.
 
 Under light load a flush holds one item and waits for nobody; while all flushers are busy, items gather and
-the next free flusher takes them together. Items belong to lanes (a tenant each). A lane is in at most one
-flush at a time, so its order is kept and a process never waits for a lock of its own. A lane that turns out
-to be locked by somebody else leaves the common path and is flushed on its own until it is empty again.
+the next free flusher takes them together, after a few milliseconds in which others may join. Items belong to
+lanes (a tenant each). A lane is in at most one flush at a time, so its order is kept and a process never
+waits for a lock of its own. A lane that turns out to be locked by somebody else leaves the common path and is
+flushed on its own until it is empty again.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
 from typing import Any, Final, Generic
 
+from portal.kit.flights import Deadlines, Flights
 from portal.kit.flushing import (
     BUSY,
     Answer,
@@ -40,6 +42,7 @@ __all__ = [
     "Busy",
     "Closed",
     "DeadlineExceeded",
+    "Flights",
     "FlushBroken",
     "FlushTimeout",
     "GroupCommit",
@@ -48,7 +51,11 @@ __all__ = [
 ]
 
 MAX_DEADLINE_S: Final = 3600.0
+# A batch of more than one that ended so long ago says that more is coming.
+_BUSY_S: Final = 0.05
 _CANCEL_GRACE_S: Final = 5.0
+# How often a locked lane looks whether it has landed elsewhere.
+_FLIGHT_PAUSE_S: Final = 0.005
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +77,10 @@ class GroupCommit(Generic[Item, Answer]):
         that they leave room for everybody else.
     max_lanes: how many locked lanes are flushed at the same time; further ones wait for their turn.
     flush_timeout_s: the longest a single flush may take before it is cancelled, which counts as transient.
+    patience_s: while flushes break off for reasons that are not the items', how long a submitter waits for
+        things to get better; None: until its deadline. Its item is tried on if it may have happened.
+    gather_s: how long, under load, the oldest waiting item waits for company at least.
+    flights: shared with group commits whose lanes are the same rows, so that they take turns.
     """
 
     def __init__(
@@ -87,6 +98,9 @@ class GroupCommit(Generic[Item, Answer]):
         flushers: int = 2,
         max_lanes: int = 64,
         flush_timeout_s: float = 30.0,
+        patience_s: float | None = None,
+        gather_s: float = 0.0,
+        flights: Flights | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if min(max_batch, max_queue, flushers, max_lanes) < 1 or not 0 < flush_timeout_s < math.inf:
@@ -115,6 +129,17 @@ class GroupCommit(Generic[Item, Answer]):
         self._flusher_starting = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
+        self._runner.on_broken = self._broke_off
+        self._patience_s = math.inf if patience_s is None else patience_s
+        self._gather_s = gather_s
+        self._flights = flights or Flights()
+        self._flights.join(self._unblock, self._lose_patience)
+        self._is_blocked = self._has_given_up = False
+        self._deadlines = Deadlines(self._expire, clock)
+        # When the oldest item began to wait since the last flush, and how the last one was.
+        self._waiting_since_s = 0.0
+        self._landed_at_s = -math.inf
+        self._last_size = 0
 
     @property
     def queued(self) -> int:
@@ -148,9 +173,10 @@ class GroupCommit(Generic[Item, Answer]):
         except asyncio.CancelledError:
             self._abandon(entry)
             raise
-        finally:
-            if entry.timer is not None:
-                entry.timer.cancel()
+
+    def send(self, item: Item, deadline_s: float) -> "asyncio.Future[Answer]":
+        """The same for who waits by a callback; the future must not be cancelled."""
+        return self._enqueue(item, deadline_s).future
 
     async def close(self, timeout_s: float) -> None:
         """Refuse new items, flush what waits, and give up after `timeout_s` seconds: the rest raises Closed.
@@ -162,6 +188,7 @@ class GroupCommit(Generic[Item, Answer]):
         while self._tasks and (remaining_s := give_up_at - self._clock()) > 0:
             await asyncio.wait(set(self._tasks), timeout=remaining_s)
         if self._tasks:
+            self._is_blocked = self._has_given_up = True
             cancelled = set(self._tasks)
             for task in cancelled:
                 task.cancel()
@@ -175,6 +202,7 @@ class GroupCommit(Generic[Item, Answer]):
                 self._unqueue(entry)
                 entry.fail(Closed(f"{self.name} was closed before the item was flushed"))
         self._lanes.clear()
+        self._deadlines.close()
 
     # Entries come and go.
 
@@ -193,12 +221,16 @@ class GroupCommit(Generic[Item, Answer]):
         if lane is None:
             lane = self._lanes[lane_id] = Lane(lane_id)
         loop = asyncio.get_running_loop()
-        entry = Entry(item, key, lane, loop.create_future(), self._clock() + deadline_s)
-        entry.timer = loop.call_later(deadline_s, self._expire, entry)
+        entry = Entry(item, key, lane, loop.create_future(), self._clock(), deadline_s)
+        self._deadlines.add(entry, deadline_s)
+        if not self._ready:
+            self._waiting_since_s = self._clock()
         lane.entries[entry] = None
         self._queued += 1
         if lane.state is LaneState.READY:
             self._ready[lane] = None
+            if self._is_blocked and not self._flights.is_flying(lane_id):
+                self._is_blocked = False
             self._wake()
         elif lane.state is LaneState.SLOW:
             self._slow_queued += 1
@@ -229,6 +261,24 @@ class GroupCommit(Generic[Item, Answer]):
             self._unqueue(entry)
         entry.expire()
 
+    def _broke_off(self, broken: Sequence[Entry[Item, Answer]]) -> None:
+        """Whoever has waited for too long is told now, and not at the deadline. Who shares the lanes hears of
+        it too: as long as these fly here, no flush there can find it out."""
+        too_old_s = self._clock() - self._patience_s
+        for entry in broken:
+            if entry.since <= too_old_s:
+                entry.expire()
+        self._flights.broke_off()
+
+    def _lose_patience(self) -> None:
+        too_old_s = self._clock() - self._patience_s
+        if too_old_s == -math.inf:
+            return
+        waiting = [entry for lane in self._lanes.values() for entry in lane.entries]
+        for entry in waiting:
+            if entry.since <= too_old_s and not entry.uncertain:
+                self._expire(entry)
+
     def _abandon(self, entry: Entry[Item, Answer]) -> None:
         """The submitter was cancelled."""
         future = entry.future
@@ -245,10 +295,16 @@ class GroupCommit(Generic[Item, Answer]):
 
     def _wake(self) -> None:
         """Start a flusher if there is work and room for one; what is submitted before it runs joins in."""
-        if self._ready and not self._flusher_starting and self._flushers < self._max_flushers:
+        has_room = not self._flusher_starting and self._flushers < self._max_flushers
+        if self._ready and has_room and not self._is_blocked:
             self._flusher_starting = True
             self._flushers += 1
             self._start(self._run_flusher())
+
+    def _unblock(self) -> None:
+        """Lanes have landed."""
+        self._is_blocked = self._has_given_up
+        self._wake()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         # An empty context, or everything logged here would carry the ids of whoever came first.
@@ -260,23 +316,46 @@ class GroupCommit(Generic[Item, Answer]):
         self._flusher_starting = False
         try:
             while self._ready:
+                await self._gather()
                 batch, lanes = self._take()
+                if not batch:
+                    # The lanes of all that waits fly with another group commit, which wakes this one.
+                    self._is_blocked = True
+                    return
                 self._wake()
-                busy = await self._runner.run(self._flush, batch)
-                self._land(lanes, busy)
+                try:
+                    busy = await self._runner.run(self._flush, batch)
+                    self._land(lanes, busy)
+                finally:
+                    self._landed_at_s, self._last_size = self._clock(), len(batch)
+                    self._flights.end([lane.lane_id for lane in lanes])
+                # Whoever was woken by that, and waits for these lanes, goes first.
+                await asyncio.sleep(0)
         finally:
             self._flushers -= 1
 
+    async def _gather(self) -> None:
+        """Under load, let what is on its way join. A lone caller after a lone caller waits for nobody."""
+        if not self._gather_s or self._closing or self._queued >= self._max_batch or self._last_size < 2:
+            return
+        now_s = self._clock()
+        if now_s - self._landed_at_s > _BUSY_S:
+            return
+        left_s = self._waiting_since_s + self._gather_s - now_s
+        if left_s > 0:
+            await asyncio.sleep(left_s)
+
     def _take(self) -> tuple[Entries[Item, Answer], list[Lane[Item, Answer]]]:
-        """The next batch, never empty while a lane is ready, and the lanes that fly with it."""
+        """The next batch, empty only when every lane that is ready flies elsewhere, and its lanes."""
         batch: Entries[Item, Answer] = []
         keys: set[Hashable] = set()
         lanes: list[Lane[Item, Answer]] = []
         skipped: list[Lane[Item, Answer]] = []
         while self._ready and len(batch) < self._max_batch:
             lane, _ = self._ready.popitem(last=False)
-            if self._move(lane, batch, keys):
+            if not self._flights.is_flying(lane.lane_id) and self._move(lane, batch, keys):
                 lane.state = LaneState.FLYING
+                self._flights.begin(lane.lane_id)
                 lanes.append(lane)
             else:
                 skipped.append(lane)
@@ -330,10 +409,20 @@ class GroupCommit(Generic[Item, Answer]):
         """Flush one lane until nothing of it waits. While it pauses, another lane may use its slot."""
         pauses = 0
         while lane.entries:
+            if self._flights.is_flying(lane.lane_id):
+                await asyncio.sleep(_FLIGHT_PAUSE_S)
+                continue
             async with self._lane_slots:
+                if self._flights.is_flying(lane.lane_id):
+                    # It took off elsewhere while this waited for the slot.
+                    continue
                 batch: Entries[Item, Answer] = []
                 self._move(lane, batch, set())
-                busy = await self._runner.run(self._lane_flush, batch) if batch else []
+                self._flights.begin(lane.lane_id)
+                try:
+                    busy = await self._runner.run(self._lane_flush, batch) if batch else []
+                finally:
+                    self._flights.end((lane.lane_id,))
             if self._put_back(busy):
                 await asyncio.sleep(pause_s(pauses))
                 pauses += 1

@@ -78,11 +78,12 @@ class Lane(Generic[Item, Answer]):
 class Entry(Generic[Item, Answer]):
     """One submitted item. Its future is done as soon as nobody waits for the answer any more.
 
-    `deadline` is a reading of the group commit's clock. `uncertain`: a flush of it broke off midway, so it
-    may have happened, and only another flush can tell. `last_error` becomes the cause at the deadline.
+    `since` and `deadline` are readings of the group commit's clock. `uncertain`: a flush of it broke off
+    midway, so it may have happened, and only another flush can tell. `last_error` becomes the cause at the
+    deadline.
     """
 
-    __slots__ = ("deadline", "future", "item", "key", "lane", "last_error", "queued", "timer", "uncertain")
+    __slots__ = ("deadline", "future", "item", "key", "lane", "last_error", "queued", "since", "uncertain")
 
     def __init__(
         self,
@@ -90,14 +91,15 @@ class Entry(Generic[Item, Answer]):
         key: Hashable,
         lane: Lane[Item, Answer],
         future: asyncio.Future[Answer],
-        deadline: float,
+        since: float,
+        deadline_s: float,
     ) -> None:
         self.item = item
         self.key = key
         self.lane = lane
         self.future = future
-        self.deadline = deadline
-        self.timer: asyncio.TimerHandle | None = None
+        self.since = since
+        self.deadline = since + deadline_s
         self.queued = True
         self.uncertain = False
         self.last_error: BaseException | None = None
@@ -132,6 +134,8 @@ class BatchRunner(Generic[Item, Answer]):
         clock: Callable[[], float],
     ) -> None:
         self.observe: Callable[[int, float], None] | None = None
+        # Called with the entries whose flush broke off and is tried again.
+        self.on_broken: Callable[[Sequence[Entry[Item, Answer]]], None] | None = None
         self.in_flight = 0
         self._name = name
         self._is_transient = is_transient
@@ -199,6 +203,8 @@ class BatchRunner(Generic[Item, Answer]):
             except Exception as error:  # noqa: BLE001 - whatever it is, its submitters get it.
                 if self._may_pass(error):
                     self._mark_uncertain(part, error)
+                    if self.on_broken is not None:
+                        self.on_broken(part)
                     parts.append(part)
                     await asyncio.sleep(self._pause_s(part, pauses))
                     pauses += 1

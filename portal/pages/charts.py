@@ -187,17 +187,20 @@ def paired_bars(
     wording: Wording,
     tick_wording: Wording | None = None,
     slot_heading: str = "",
+    adds_up: bool = True,
 ) -> Chart:
     """Bars side by side, to be compared: in each slot one for each of `pairs`, its series on top of each
     other. There is no total, because what is compared is not one sum. At most MAX_SERIES series in all;
     errors as stacked_bars.
+
+    adds_up: whether the sum of a series over its slots says anything; it is left out where it does not.
     """
     series = tuple(one for pair in pairs for one in pair)
     _check_values(series, slots)
     stacks = [_stacks(pair, len(slots)) for pair in pairs]
     top = max((stack[-1] for pair in stacks for stack in pair), default=0)
     ticks = nice_ticks(top)
-    legend = _legend(chart_id, series, wording)
+    legend = _legend(chart_id, series, wording if adds_up else lambda _: "")
     rows = tuple(
         Row(slot.title, tuple(wording(one.values[place]) for one in series))
         for place, slot in enumerate(slots)
@@ -208,7 +211,7 @@ def paired_bars(
         entries = legend[first : first + len(pair)]
         bars += _bars(stacks[place], entries, ticks[-1], lane=place, lanes=len(pairs))
         first += len(pair)
-    parts = [f"{entry.label} {entry.total}" for entry in legend]
+    parts = [f"{entry.label} {entry.total}".rstrip() for entry in legend]
     return Chart(
         chart_id=chart_id,
         title=title,
@@ -222,7 +225,7 @@ def paired_bars(
         hits=_paired_hits(slots, rows, legend),
         columns=tuple(one.label for one in series),
         rows=rows,
-        totals=Row(_("Total"), tuple(wording(one.total) for one in series)),
+        totals=Row(_("Total"), tuple(wording(one.total) for one in series) if adds_up else ()),
         is_empty=not any(any(one.values) for one in series),
     )
 

@@ -22,6 +22,7 @@ def receipt_context(found: Receipt) -> dict[str, Any]:
         "key_name": key_name(found.key),
         "lines": [(words.TOKEN_CLASSES[line.token_class], line) for line in latest.lines] if latest else [],
         "hold_state": _word(words.HOLD_STATES, found.hold.state),
+        "cancel_policy": _word(words.CANCEL_POLICIES, found.cancel_policy),
         "provenance": _word(words.PROVENANCES, latest.provenance) if latest else "",
         "basis": _word(words.BASES, latest.basis) if latest else "",
         "witnesses": [_word(words.SOURCES, source) for source in found.witnesses],

@@ -5,6 +5,7 @@ from typing import Final
 
 from django.utils.translation import gettext_lazy, pgettext, pgettext_lazy
 
+from models_catalog.models import CancelPolicy
 from portal.kit.ids import BASE32_LENGTH, PREFIXES
 from quotas.models import AttemptOutcome, Basis, HoldState, Provenance, TransferKind, UsageSource
 
@@ -47,6 +48,11 @@ SOURCES: Final = {
     UsageSource.GATEWAY: gettext_lazy("the gateway"),
     UsageSource.SWEEPER: gettext_lazy("the sweeper, after the gateway was lost"),
     UsageSource.FEED: gettext_lazy("the backend's usage feed"),
+}
+CANCEL_POLICIES: Final = {
+    CancelPolicy.DELIVERED: gettext_lazy("what was delivered"),
+    CancelPolicy.INPUT: gettext_lazy("the input only"),
+    CancelPolicy.NOTHING: gettext_lazy("nothing"),
 }
 TOKEN_CLASSES: Final = {
     "input": gettext_lazy("Input"),

@@ -10,8 +10,8 @@ import msgspec
 
 from portal.inference import errors
 from portal.inference.call import ModelCall
-from portal.inference.chat import ChatRequest, read_chat_request
 from portal.inference.credentials import Credential
+from portal.inference.dialects import CHAT, ModelRequest
 from portal.inference.errors import CallError
 from portal.inference.runtime import Runtime
 from portal.inference.snapshot import ModelEntry
@@ -138,7 +138,7 @@ class PlaygroundRun:
                 raise
         return None
 
-    async def _read(self) -> tuple[ModelEntry, ChatRequest]:
+    async def _read(self) -> tuple[ModelEntry, ModelRequest]:
         """The model and the validated request, as the gateway reads them. Raises CallError."""
         entry = await self._runtime.catalog.find(self._run.model)
         if not self._runtime.catalog.is_loaded:
@@ -150,7 +150,7 @@ class PlaygroundRun:
             raise errors.backend_unavailable()
         body = self._run.body()
         engines = {route.engine.name: route.engine for route in entry.routes}.values()
-        request = read_chat_request(body, raw=msgspec.json.encode(body), entry=entry, engines=engines)
+        request = CHAT.read_request(body, raw=msgspec.json.encode(body), entry=entry, engines=engines)
         return entry, request
 
     async def _show_meter(self) -> None:

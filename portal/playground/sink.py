@@ -28,6 +28,8 @@ class SocketSink:
     on_gone: stops the call; the cancellation arrives at the next moment of waiting.
     """
 
+    writer = None
+
     def __init__(
         self,
         run_number: int,
@@ -49,6 +51,9 @@ class SocketSink:
         self._on_gone = on_gone
         self._started_s = time.monotonic()
         self._splitter = EventSplitter(MAX_RUN_BYTES)
+
+    def add_headers(self, headers: tuple[tuple[bytes, bytes], ...]) -> None:
+        """A socket's messages have none."""
 
     async def start(self, *, status: int, content_type: bytes) -> None:
         self.first_token_s = time.monotonic()

@@ -23,6 +23,7 @@ CAPABILITIES: Final[dict[str, tuple[Text, Text]]] = {
         gettext_lazy("Reasoning"),
         gettext_lazy("Thinks before it answers; the thinking is counted as output."),
     ),
+    "embeddings": (gettext_lazy("Embeddings"), gettext_lazy("Turns texts into vectors.")),
     "logprobs": (gettext_lazy("Log probabilities"), gettext_lazy("Says how likely each token was.")),
     "completions": (gettext_lazy("Text completion"), gettext_lazy("Continues a text that is no chat.")),
     "code": (pgettext_lazy("ability", "Code"), gettext_lazy("Trained on programs.")),

@@ -86,6 +86,7 @@ WHERE paid_nanos + granted_nanos - pending_nanos < -overdraft_nanos
 _USAGE_PRICED: Final = """
 WITH newest AS MATERIALIZED (
   SELECT u.*, q.price_version_id, q.service_tier, h.amount_nanos AS hold_nanos,
+    q.max_cost_nanos AS ceiling_nanos, h.max_cost_nanos AS held_ceiling_nanos,
     coalesce(q.price_window_id, '00000000-0000-0000-0000-000000000000') AS window_key
   FROM (SELECT DISTINCT ON (request_id) * FROM quotas_usagerecord ORDER BY request_id, revision DESC) u
   LEFT JOIN quotas_inferencerequest q ON q.id = u.request_id
@@ -93,10 +94,13 @@ WITH newest AS MATERIALIZED (
 ), priced AS (
   SELECT c.*, catalog_usage_cost(price_version_id, service_tier,
     nullif(window_key, '00000000-0000-0000-0000-000000000000'),
-    prompt_tokens, cached_tokens, image_tokens, completion_tokens, reasoning_tokens) AS price_nanos
+    prompt_tokens, cached_tokens, image_tokens, completion_tokens, reasoning_tokens) AS price_nanos,
+    quotas_billed_cost(billed, price_version_id, service_tier,
+      nullif(window_key, '00000000-0000-0000-0000-000000000000'),
+      prompt_tokens, cached_tokens, image_tokens, completion_tokens, reasoning_tokens) AS due_nanos
   FROM (
-    SELECT DISTINCT price_version_id, service_tier, window_key, prompt_tokens, cached_tokens, image_tokens,
-      completion_tokens, reasoning_tokens
+    SELECT DISTINCT price_version_id, service_tier, window_key, billed, prompt_tokens, cached_tokens,
+      image_tokens, completion_tokens, reasoning_tokens
     FROM newest WHERE basis <> 'NOTHING'
   ) c
 ), posted AS (
@@ -106,6 +110,7 @@ WITH newest AS MATERIALIZED (
     coalesce(sum(e.amount_nanos) FILTER (WHERE a.kind = 'GRANTED_USAGE'), 0) AS granted_usage,
     coalesce(sum(e.amount_nanos) FILTER (WHERE a.kind = 'REVENUE'), 0) AS revenue,
     coalesce(-sum(e.amount_nanos) FILTER (WHERE a.kind = 'OVERRUN_EXPENSE'), 0) AS overrun,
+    coalesce(-sum(e.amount_nanos) FILTER (WHERE a.kind = 'WAIVED_EXPENSE'), 0) AS waived,
     coalesce(sum(e.amount_nanos) FILTER (WHERE a.kind = 'UNBILLED_USAGE'), 0) AS unbilled
   FROM quotas_ledgertransfer t
   JOIN quotas_ledgerentry e ON e.transfer_id = t.id
@@ -115,19 +120,39 @@ WITH newest AS MATERIALIZED (
 )
 SELECT 'request', coalesce(n.request_id, t.request_id)
 FROM newest n
-LEFT JOIN priced p USING (price_version_id, service_tier, window_key, prompt_tokens, cached_tokens,
+LEFT JOIN priced p USING (price_version_id, service_tier, window_key, billed, prompt_tokens, cached_tokens,
   image_tokens, completion_tokens, reasoning_tokens)
 FULL JOIN posted t ON t.request_id = n.request_id
 WHERE n.request_id IS NULL
   OR n.cost_nanos IS DISTINCT FROM (CASE WHEN n.basis = 'NOTHING' THEN 0 ELSE p.price_nanos END)
-  OR n.charged_nanos IS DISTINCT FROM least(n.cost_nanos, n.hold_nanos)
-  OR n.overrun_nanos <> n.cost_nanos - n.charged_nanos
+  OR n.charged_nanos IS DISTINCT FROM
+    (CASE WHEN n.basis = 'NOTHING' THEN 0 ELSE least(p.due_nanos, n.hold_nanos) END)
+  OR n.overrun_nanos IS DISTINCT FROM
+    (CASE WHEN n.basis = 'NOTHING' THEN 0 ELSE p.due_nanos - n.charged_nanos END)
+  OR n.waived_nanos <> n.cost_nanos - n.charged_nanos - n.overrun_nanos
+  OR n.max_cost_nanos IS DISTINCT FROM n.ceiling_nanos
+  OR n.max_cost_nanos IS DISTINCT FROM n.held_ceiling_nanos
   OR n.charged_nanos <> coalesce(t.charged, 0)
   OR n.granted_nanos <> coalesce(t.granted, 0)
   OR coalesce(t.granted_usage, 0) <> coalesce(t.granted, 0)
   OR coalesce(t.revenue, 0) <> coalesce(t.charged - t.granted, 0)
   OR n.overrun_nanos <> coalesce(t.overrun, 0)
-  OR coalesce(t.unbilled, 0) <> coalesce(t.overrun, 0)
+  OR n.waived_nanos <> coalesce(t.waived, 0)
+  OR coalesce(t.unbilled, 0) <> coalesce(t.overrun + t.waived, 0)
+"""
+
+# A call broke off when not every choice has a completed attempt; then, and only then, its policy applies.
+_WAIVED_BY_POLICY: Final = """
+SELECT 'request', u.request_id
+FROM (SELECT DISTINCT ON (request_id) request_id, billed, basis FROM quotas_usagerecord
+      ORDER BY request_id, revision DESC) u
+JOIN quotas_inferencerequest q ON q.id = u.request_id
+LEFT JOIN (
+  SELECT request_id, count(*) FILTER (WHERE outcome = 'COMPLETED') AS completed
+  FROM quotas_attempt GROUP BY request_id
+) a ON a.request_id = u.request_id
+WHERE u.billed <> CASE WHEN u.basis <> 'NOTHING' AND coalesce(a.completed, 0) < q.choices
+                       THEN q.cancel_policy ELSE 'DELIVERED' END
 """
 
 # What a retry could have doubled: transfers (their id is their request and revision), the gateway's
@@ -273,4 +298,5 @@ INVARIANTS: Final = (
     Invariant("I14", "used quotas and budgets are the sums of rollups", _USED),
     Invariant("I15", "reserved quotas and budgets are the sums of open holds", _RESERVED),
     Invariant("I16", "allocated and idle are the cost of every pool-hour", _HOURS_ADD_UP),
+    Invariant("I17", "calls that broke off are billed by their policy", _WAIVED_BY_POLICY),
 )

@@ -4,12 +4,18 @@ from typing import Final
 
 from django.db.backends.utils import CursorWrapper
 
-# Foreign keys between two tables of which both carry a tenant. Those of partitions repeat their parents'.
+# Foreign keys between two tables of which both carry a tenant. Those of partitions repeat their parents', or,
+# where each day's partition has one of its own, say together what one of the parents would.
 _FOREIGN_KEYS: Final = """
-SELECT c.conrelid::regclass::text, c.confrelid::regclass::text,
-  array_agg(quote_ident(child.attname) ORDER BY k.position),
-  array_agg(quote_ident(parent.attname) ORDER BY k.position)
+SELECT DISTINCT k.child, k.parent, k.child_columns, k.parent_columns
+FROM (
+SELECT coalesce(child_of.inhparent, c.conrelid)::regclass::text AS child,
+  coalesce(parent_of.inhparent, c.confrelid)::regclass::text AS parent,
+  array_agg(quote_ident(child.attname) ORDER BY k.position) AS child_columns,
+  array_agg(quote_ident(parent.attname) ORDER BY k.position) AS parent_columns
 FROM pg_catalog.pg_constraint c
+LEFT JOIN pg_catalog.pg_inherits child_of ON child_of.inhrelid = c.conrelid
+LEFT JOIN pg_catalog.pg_inherits parent_of ON parent_of.inhrelid = c.confrelid
 CROSS JOIN LATERAL unnest(c.conkey, c.confkey) WITH ORDINALITY AS k(child, parent, position)
 JOIN pg_catalog.pg_attribute child ON child.attrelid = c.conrelid AND child.attnum = k.child
 JOIN pg_catalog.pg_attribute parent ON parent.attrelid = c.confrelid AND parent.attnum = k.parent
@@ -18,7 +24,9 @@ WHERE c.contype = 'f' AND c.conparentid = 0
               WHERE a.attrelid = c.conrelid AND a.attname = 'tenant_id' AND NOT a.attisdropped)
   AND EXISTS (SELECT 1 FROM pg_catalog.pg_attribute a
               WHERE a.attrelid = c.confrelid AND a.attname = 'tenant_id' AND NOT a.attisdropped)
-GROUP BY c.oid, c.conrelid, c.confrelid ORDER BY 1, 2, c.oid
+GROUP BY c.oid, c.conrelid, c.confrelid, child_of.inhparent, parent_of.inhparent
+) k
+ORDER BY 1, 2, 3, 4
 """
 
 # How a row of a table is named to people; the rows of all others by their organization.
@@ -32,9 +40,13 @@ _PUBLIC_IDS: Final = {
     "tenants_apikey": ("api_key", "id"),
 }
 
-# What the foreign keys cannot say: a leg belongs to the tenant of its account, or to nobody when that
-# is one of the house's; and transfers name requests without a foreign key.
+# What the foreign keys cannot say: an attempt belongs to the tenant of its call (a trigger holds that), a leg
+# to the tenant of its account, or to nobody when that is one of the house's; and transfers name requests
+# without a foreign key.
 _BEYOND_FOREIGN_KEYS: Final = """
+SELECT 'attempt', a.id FROM quotas_attempt a LEFT JOIN quotas_inferencerequest q ON q.id = a.request_id
+WHERE a.tenant_id IS DISTINCT FROM q.tenant_id
+UNION ALL
 SELECT 'transfer', e.transfer_id FROM quotas_ledgerentry e JOIN quotas_ledgeraccount a ON a.id = e.account_id
 WHERE e.tenant_id IS DISTINCT FROM a.tenant_id
 UNION ALL

@@ -7,14 +7,15 @@ takes nothing anywhere. Without Valkey each process counts for itself (local_rat
 import asyncio
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from redis.asyncio import Redis
 
 from portal.kit import metrics
+from portal.kit.valkey_wire import encode_arguments
 from quotas.limits.local_rate import TAKEN, Demand, LocalRates, Verdict
 from quotas.limits.rate_script import give_back_script, renew_script, take_script
 from quotas.limits.script_line import Argument, ScriptLine
@@ -26,7 +27,7 @@ NOT_TOLD = metrics.counter(
 )
 
 TAKE, GIVE_BACK, RENEW = take_script(), give_back_script(), renew_script()
-RENEW_CHUNK = 500
+RENEW_CHUNK = 200
 
 Scope = Literal["organization", "model", "key", "model_and_key"]
 
@@ -57,18 +58,86 @@ class RateRefusal:
 
     limit: RateLimit
     wait_s: float
+    levels: tuple["Level", ...] = ()
+
+
+class Level(NamedTuple):
+    """What a bucket holds of its limit, the call's own share included when it was let in."""
+
+    kind: LimitKind
+    limit: int
+    used: int
+
+    @property
+    def remaining(self) -> int:
+        return max(0, self.limit - self.used)
+
+    @property
+    def reset_s(self) -> float:
+        """Until it is empty."""
+        return self.used * 60 / self.limit if self.limit else math.inf
+
+
+class CallLimits(list[RateLimit]):
+    """The limits of one kind of call, with what is said of them at every call written down once."""
+
+    def __init__(self, tenant_id: UUID, limits: Iterable[RateLimit], *, lease_ms: int) -> None:
+        super().__init__(limits)
+        keys = [limit.key(tenant_id) for limit in self]
+        self.tenant_id = tenant_id
+        self.lease_ms = lease_ms
+        self.slots = demands_of(
+            tenant_id, [limit for limit in self if limit.kind == LimitKind.CONCURRENCY], tokens=0
+        )
+        self._keys = encode_arguments([len(keys), *keys])
+        self._beginnings: dict[str, bytes] = {}
+        self._lease = encode_arguments([lease_ms])
+        self._places = [
+            (
+                encode_arguments(["slots" if limit.kind == LimitKind.CONCURRENCY else "rate", limit.value]),
+                limit.kind == LimitKind.TOKENS_TPM,
+            )
+            for limit in self
+        ]
+
+    def command(self, sha: str, request_id: UUID, *, requests: int, tokens: int) -> bytes:
+        """A call of a script that takes or gives back: script_arguments, encoded."""
+        of_tokens, of_requests = _encoded(tokens), _encoded(requests)
+        beginning = self._beginnings.get(sha)
+        if beginning is None:
+            beginning = b"*%d\r\n$7\r\nEVALSHA\r\n$40\r\n%b\r\n%b$36\r\n" % (
+                5 + 4 * len(self),
+                sha.encode(),
+                self._keys,
+            )
+            self._beginnings[sha] = beginning
+        pieces = [beginning, str(request_id).encode(), b"\r\n", self._lease]
+        for place, is_tokens in self._places:
+            pieces += (place, of_tokens if is_tokens else of_requests)
+        return b"".join(pieces)
+
+
+def _encoded(number: int) -> bytes:
+    """encode_arguments of one number."""
+    text = b"%d" % number
+    return b"$%d\r\n%b\r\n" % (len(text), text)
 
 
 @dataclass(slots=True)
 class RateTicket:
-    """What a call has taken. is_local: of this process's own buckets, as Valkey was away."""
+    """What a call has taken. is_local: of this process's own buckets, as Valkey was away; then nobody knows
+    the levels."""
 
-    tenant_id: UUID
     request_id: UUID
     tokens: int
-    demands: Sequence[Demand] = field(repr=False)
+    limits: CallLimits = field(repr=False)
     is_local: bool = False
     is_over: bool = False
+    levels: tuple[Level, ...] = ()
+
+    @property
+    def tenant_id(self) -> UUID:
+        return self.limits.tenant_id
 
 
 class RateLimits:
@@ -76,6 +145,7 @@ class RateLimits:
 
     def __init__(self, valkey: Redis, *, lease_s: int) -> None:
         self._line = ScriptLine(valkey, TAKE, GIVE_BACK, RENEW)
+        self._take_sha, self._give_back_sha = self._line.sha(TAKE), self._line.sha(GIVE_BACK)
         self._lease_ms = lease_s * 1000
         self._local = LocalRates()
         # Calls that hold a slot, and have to keep it.
@@ -88,30 +158,38 @@ class RateLimits:
 
         End what is taken with `end` or `undo`. When the caller is cancelled here, nothing stays taken.
         """
-        demands = demands_of(tenant_id, limits, tokens=tokens)
-        ticket = RateTicket(tenant_id, request_id, tokens, demands)
-        asking = self._line.ask(
-            TAKE,
-            [demand.key for demand in demands],
-            script_arguments(request_id, demands, lease_ms=self._lease_ms),
+        if not isinstance(limits, CallLimits):
+            limits = self.prepare(tenant_id, limits)
+        ticket = RateTicket(request_id, tokens, limits)
+        asking = self._line.ask_encoded(
+            limits.command(self._take_sha, request_id, requests=1, tokens=tokens),
+            on_orphan=lambda late: self._undo_late(ticket, late),
         )
         try:
-            answer = await asyncio.shield(asking)
+            answer = await asking
         except asyncio.CancelledError:
-            asking.add_done_callback(lambda late: self._undo_late(ticket, late))
+            if not asking.cancelled():
+                # The answer was there, but the cancellation reached the caller before it could take it.
+                self._undo_late(ticket, asking.result())
             raise
         if answer is None:
             FAILED_OPEN.inc()
             ticket.is_local = True
+            demands = demands_of(tenant_id, limits, tokens=tokens)
             verdict = self._local.take(request_id, demands, now_s=time.monotonic())
         else:
-            verdict = _verdict(*answer)
+            verdict = _verdict(answer)
+            ticket.levels = _levels(limits, answer[2])
         if verdict.refusing is not None:
-            return RateRefusal(limits[verdict.refusing], verdict.wait_s)
-        if any(demand.is_slots for demand in demands):
-            self._local.hold(request_id, demands)
+            return RateRefusal(limits[verdict.refusing], verdict.wait_s, ticket.levels)
+        if limits.slots:
+            self._local.hold(request_id, limits.slots)
             self._holders[request_id] = ticket
         return ticket
+
+    def prepare(self, tenant_id: UUID, limits: Iterable[RateLimit]) -> CallLimits:
+        """For limits that are taken again and again."""
+        return CallLimits(tenant_id, limits, lease_ms=self._lease_ms)
 
     def end(self, ticket: RateTicket, *, used_tokens: int) -> None:
         """The call is over: free its slot, and give back what it did not use of its tokens."""
@@ -123,20 +201,30 @@ class RateLimits:
 
     async def renew(self) -> None:
         """Keep the slots of the calls that are running; do it several times a lease."""
-        places: dict[UUID, list[tuple[str, UUID]]] = {}
+        by_tenant: dict[UUID, list[RateTicket]] = {}
         for ticket in self._holders.values():
-            of_tenant = places.setdefault(ticket.tenant_id, [])
-            of_tenant += [(demand.key, ticket.request_id) for demand in ticket.demands if demand.is_slots]
+            by_tenant.setdefault(ticket.tenant_id, []).append(ticket)
         rounds = []
-        for of_tenant in places.values():
-            for start in range(0, len(of_tenant), RENEW_CHUNK):
-                chunk = of_tenant[start : start + RENEW_CHUNK]
-                arguments: list[Argument] = ["", self._lease_ms]
-                arguments += [str(request_id) for _, request_id in chunk]
-                rounds.append(self._line.ask(RENEW, [key for key, _ in chunk], arguments))
+        for tickets in by_tenant.values():
+            for start in range(0, len(tickets), RENEW_CHUNK):
+                rounds.append(self._renew(tickets[start : start + RENEW_CHUNK]))
+                # Writing down thousands in one go would hold up every stream.
+                await asyncio.sleep(0)
         for answer in await asyncio.gather(*rounds):
             if answer is None:
                 NOT_TOLD.inc()
+
+    def _renew(self, tickets: Sequence[RateTicket]) -> asyncio.Future[Any]:
+        # One that has ended in the meantime has given its slot back, and must not get it again.
+        holders = [ticket for ticket in tickets if not ticket.is_over]
+        arguments: list[Argument] = ["", self._lease_ms]
+        keys: list[str] = []
+        for ticket in holders:
+            request_id = str(ticket.request_id)
+            for slot in ticket.limits.slots:
+                keys.append(slot.key)
+                arguments.append(request_id)
+        return self._line.ask(RENEW, keys, arguments)
 
     async def close(self) -> None:
         """Wait until Valkey is told of the calls that have ended."""
@@ -147,44 +235,51 @@ class RateLimits:
             return
         ticket.is_over = True
         self._holders.pop(ticket.request_id, None)
-        self._local.free(ticket.request_id, ticket.demands)
-        returned = [
-            demand._replace(amount=tokens if demand.kind == LimitKind.TOKENS_TPM else requests)
-            for demand in ticket.demands
-        ]
+        limits = ticket.limits
+        if limits.slots:
+            self._local.free(ticket.request_id, limits.slots)
         if ticket.is_local:
+            returned = demands_of(limits.tenant_id, limits, tokens=tokens, requests=requests)
             self._local.give_back(returned)
-        # A slot that was taken while Valkey was away may have been renewed there since.
-        told = [one for one in returned if one.is_slots or (one.amount and not ticket.is_local)]
-        if told:
-            arguments = script_arguments(ticket.request_id, told, lease_ms=self._lease_ms)
-            self._line.ask(GIVE_BACK, [one.key for one in told], arguments).add_done_callback(_note_untold)
+            # A slot that was taken while Valkey was away may have been renewed there since.
+            requests = tokens = 0
+        if limits.slots or requests or tokens:
+            command = limits.command(self._give_back_sha, ticket.request_id, requests=requests, tokens=tokens)
+            self._line.tell(command, NOT_TOLD.inc)
 
-    def _undo_late(self, ticket: RateTicket, late: "asyncio.Future[Any]") -> None:
+    def _undo_late(self, ticket: RateTicket, answer: Any) -> None:
         """Of a caller that has left while it asked."""
-        if late.result() is not None and _verdict(*late.result()).refusing is None:
+        if answer is not None and _verdict(answer).refusing is None:
             self.undo(ticket)
 
 
-def _verdict(number: int, wait_us: int) -> Verdict:
+def _verdict(answer: Sequence[Any]) -> Verdict:
+    number, wait_us, _ = answer
     if not number:
         return TAKEN
     return Verdict(number - 1, wait_us / 1_000_000 if wait_us >= 0 else math.inf)
 
 
-def _note_untold(answer: "asyncio.Future[Any]") -> None:
-    if answer.result() is None:
-        NOT_TOLD.inc()
+def _levels(limits: Sequence[RateLimit], told: bytes) -> tuple[Level, ...]:
+    return tuple(
+        [
+            Level(limit.kind, limit.value, int(used))
+            for limit, used in zip(limits, told.split(), strict=True)
+            if used != b"-1"
+        ]
+    )
 
 
-def demands_of(tenant_id: UUID, limits: Sequence[RateLimit], *, tokens: int) -> list[Demand]:
+def demands_of(
+    tenant_id: UUID, limits: Sequence[RateLimit], *, tokens: int, requests: int = 1
+) -> list[Demand]:
     """What one call asks of each limit."""
     return [
         Demand(
             limit.key(tenant_id),
             limit.kind,
             limit.value,
-            tokens if limit.kind == LimitKind.TOKENS_TPM else 1,
+            tokens if limit.kind == LimitKind.TOKENS_TPM else requests,
         )
         for limit in limits
     ]

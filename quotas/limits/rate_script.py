@@ -49,21 +49,22 @@ local function hold(key, id)
 end
 """
 
-# Answers which limit refuses (0: none, and all is taken), and in how many microseconds it would not (-1:
-# never, 0: when a slot gets free). Of several that refuse it names the one that does so for longest.
+# Answers which limit refuses (0: none, and all is taken), in how many microseconds it would not (-1: never,
+# 0: when a slot gets free), and, in one text, what is in each bucket now (-1 for slots). Of several that
+# refuse it names the one that does so for longest.
 _TAKE = """
-local levels = {}
+local levels, told = {}, {}
 local refusing, longest_us = 0, -1
 for i, key in ipairs(KEYS) do
   local kind, limit, amount = ARGV[3 * i], tonumber(ARGV[3 * i + 1]), tonumber(ARGV[3 * i + 2])
   local wait_us = -1
+  if kind == 'rate' then levels[i] = level_of(key, limit) end
   if amount > limit then
     wait_us = math.huge
   elseif kind == 'slots' then
     redis.call('ZREMRANGEBYSCORE', key, '-inf', now_ms)
     if not redis.call('ZSCORE', key, request) and redis.call('ZCARD', key) >= limit then wait_us = 0 end
   else
-    levels[i] = level_of(key, limit)
     local over = levels[i] + amount - limit
     -- Less than a tenth of a microsecond's worth is a matter of rounding.
     if over > limit * 1e-9 then wait_us = math.ceil(over * WINDOW_US / limit) end
@@ -72,16 +73,20 @@ for i, key in ipairs(KEYS) do
 end
 if refusing > 0 then
   if longest_us == math.huge then longest_us = -1 end
-  return {refusing, longest_us}
+  for i = 1, #KEYS do told[i] = string.format('%.0f', math.ceil(levels[i] or -1)) end
+  return {refusing, longest_us, table.concat(told, ' ')}
 end
 for i, key in ipairs(KEYS) do
   if ARGV[3 * i] == 'slots' then
     hold(key, request)
+    told[i] = '-1'
   else
-    keep(key, levels[i] + tonumber(ARGV[3 * i + 2]), now_us)
+    local level = levels[i] + tonumber(ARGV[3 * i + 2])
+    keep(key, level, now_us)
+    told[i] = string.format('%.0f', math.ceil(level))
   end
 end
-return {0, 0}
+return {0, 0, table.concat(told, ' ')}
 """
 
 # A bucket is never emptier than empty. It leaks afterwards as before: the limit may have changed meanwhile.
@@ -89,7 +94,7 @@ _GIVE_BACK = """
 for i, key in ipairs(KEYS) do
   if ARGV[3 * i] == 'slots' then
     redis.call('ZREM', key, request)
-  else
+  elseif ARGV[3 * i + 2] ~= '0' then
     local level, at_us = read(key)
     if level then keep(key, math.max(0, level - tonumber(ARGV[3 * i + 2])), at_us) end
   end

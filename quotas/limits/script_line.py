@@ -1,18 +1,20 @@
 """One ordered line of scripts to Valkey: those of concurrent callers share a round trip.
 
-Under light load a round trip carries one script and waits for nobody. What is asked later is answered later,
-so that a call's end, which nobody waits for, is known before the next call of the same client asks.
+What is asked later is answered later, so that a call's end, which nobody waits for, is known before the next
+call of the same client asks.
 """
 
 import asyncio
 import hashlib
 import logging
-import time
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from portal.kit.valkey_wire import AWAY, Argument, ValkeyWire, WireAnswerError, encode
+
+__all__ = ["ANSWER_TIMEOUT_S", "Argument", "ScriptLine"]
 
 logger = logging.getLogger(__name__)
 
@@ -21,105 +23,115 @@ PAUSE_S = 1.0
 # What it may cost those who find out.
 ANSWER_TIMEOUT_S = 0.5
 CLOSE_TIMEOUT_S = 2.0
-MAX_BATCH = 200
-
-Argument = str | int
-
-
-class _Question(NamedTuple):
-    sha: str
-    keys: Sequence[str]
-    arguments: Sequence[Argument]
-    answer: asyncio.Future[Any]
 
 
 class ScriptLine:
     """Belongs to one event loop. Nothing here raises because Valkey is away: then the answer is None."""
 
     def __init__(self, valkey: Redis, *scripts: str) -> None:
-        self._valkey = valkey
+        self._lessons = [encode(["SCRIPT", "LOAD", script]) for script in scripts]
+        self._wire = ValkeyWire(
+            valkey,
+            timeout_s=ANSWER_TIMEOUT_S,
+            pause_s=PAUSE_S,
+            greeting=self._lessons,
+            on_away=_note_away,
+        )
         self._shas = {
             script: hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest() for script in scripts
         }
-        self._queue: list[_Question] = []
-        self._sender: asyncio.Task[None] | None = None
-        self.paused_until_s = 0.0
 
-    @property
-    def is_open(self) -> bool:
-        """False for a moment after a failure; then nothing is sent."""
-        return time.monotonic() >= self.paused_until_s
+    def forgive(self) -> None:
+        """Ask again at once after a failure."""
+        self._wire.paused_until_s = 0.0
 
-    def ask(self, script: str, keys: Sequence[str], arguments: Sequence[Argument]) -> asyncio.Future[Any]:
-        """The script's answer, or None. The script is one of those that the line was made for."""
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        if not self.is_open:
-            answer.set_result(None)
-            return answer
-        self._queue.append(_Question(self._shas[script], keys, arguments, answer))
-        if self._sender is None:
-            self._sender = asyncio.create_task(self._send_all())
-        return answer
+    def ask(
+        self,
+        script: str,
+        keys: Sequence[str],
+        arguments: Sequence[Argument],
+        *,
+        on_orphan: Callable[[Any], None] | None = None,
+    ) -> asyncio.Future[Any]:
+        """The script's answer, or None. The script is one of those that the line was made for.
+
+        on_orphan: gets the answer when the future was cancelled before.
+        """
+        command = encode(["EVALSHA", self._shas[script], len(keys), *keys, *arguments])
+        return self.ask_encoded(command, on_orphan=on_orphan)
+
+    def sha(self, script: str) -> str:
+        return self._shas[script]
+
+    def ask_encoded(
+        self, command: bytes, *, on_orphan: Callable[[Any], None] | None = None
+    ) -> asyncio.Future[Any]:
+        """The same with the command as it goes over the wire."""
+        question = _Question(self, command, on_orphan)
+        self._wire.ask(command, question.answered)
+        return question.answer
+
+    def again(self, command: bytes, on_answer: Callable[[Any], None]) -> None:
+        """Somebody has emptied the server; what it did not know has done nothing."""
+        self._teach()
+        self._wire.ask(command, on_answer)
+
+    def _teach(self) -> None:
+        for lesson in self._lessons:
+            self._wire.ask(lesson, _ignore)
+
+    def tell(self, command: bytes, on_untold: Callable[[], None]) -> None:
+        """An encoded command whose answer nobody waits for; on_untold: called when there was none."""
+
+        def answered(value: Any) -> None:
+            if value is AWAY:
+                on_untold()
+            elif isinstance(value, WireAnswerError):
+                # Rare enough to go the long way, which knows what to do; and in order.
+                self._teach()
+                self.ask_encoded(command).add_done_callback(
+                    lambda answer: on_untold() if answer.result() is None else None
+                )
+
+        self._wire.ask(command, answered)
 
     async def close(self) -> None:
         """Wait until everything is answered, also what the answers led to."""
-        until_s = time.monotonic() + CLOSE_TIMEOUT_S
-        while self._sender is not None and (left_s := until_s - time.monotonic()) > 0:
-            await asyncio.wait({self._sender}, timeout=left_s)
+        await self._wire.close(CLOSE_TIMEOUT_S)
 
-    async def _send_all(self) -> None:
-        try:
-            while self._queue:
-                batch, self._queue = self._queue[:MAX_BATCH], self._queue[MAX_BATCH:]
-                answers: Sequence[Any] = ()
-                try:
-                    answers = await self._answers(batch)
-                finally:
-                    for number, question in enumerate(batch):
-                        if not question.answer.done():
-                            question.answer.set_result(answers[number] if answers else None)
-        finally:
-            self._sender = None
 
-    async def _answers(self, batch: Sequence[_Question]) -> Sequence[Any]:
-        """Of a batch that is as long; empty when Valkey does not answer."""
-        if not self.is_open:
-            return ()
-        try:
-            async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                answers = await self._execute(batch)
-                if any(isinstance(answer, NoScriptError) for answer in answers):
-                    answers = await self._execute_again(batch, answers)
-        except (RedisError, OSError, TimeoutError) as error:
-            self.paused_until_s = time.monotonic() + PAUSE_S
-            logger.warning("limits.valkey_away", extra={"reason": type(error).__name__})
-            return ()
-        for number, answer in enumerate(answers):
-            if isinstance(answer, Exception):
-                logger.error("limits.script_failed", extra={"reason": str(answer)[:200]})
-                answers[number] = None
-        return answers
+class _Question:
+    """One that somebody waits for. Not a function within a function: one that refers to itself would leave
+    all that hangs on it, as far as the call, to the garbage collector."""
 
-    async def _execute(self, batch: Sequence[_Question]) -> list[Any]:
-        """The answers, among them the errors of single scripts."""
-        if len(batch) == 1:
-            # What a pipeline does for one costs the client as much again.
-            (one,) = batch
-            try:
-                return [await self._valkey.evalsha(one.sha, len(one.keys), *one.keys, *one.arguments)]
-            except ResponseError as error:
-                return [error]
-        async with self._valkey.pipeline(transaction=False) as pipe:
-            for question in batch:
-                pipe.evalsha(question.sha, len(question.keys), *question.keys, *question.arguments)
-            return await pipe.execute(raise_on_error=False)
+    __slots__ = ("_command", "_is_taught", "_line", "_on_orphan", "answer")
 
-    async def _execute_again(self, batch: Sequence[_Question], answers: list[Any]) -> list[Any]:
-        """Teach a server that is new the scripts; what it did not know has done nothing."""
-        for script in self._shas:
-            await self._valkey.script_load(script)
-        unknown = [number for number, one in enumerate(answers) if isinstance(one, NoScriptError)]
-        again = await self._execute([batch[number] for number in unknown])
-        for number, answer in zip(unknown, again, strict=True):
-            answers[number] = answer
-        return answers
+    def __init__(self, line: ScriptLine, command: bytes, on_orphan: Callable[[Any], None] | None) -> None:
+        self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._line = line
+        self._command = command
+        self._on_orphan = on_orphan
+        self._is_taught = False
+
+    def answered(self, value: Any) -> None:
+        if isinstance(value, WireAnswerError):
+            if value.code == "NOSCRIPT" and not self._is_taught:
+                self._is_taught = True
+                self._line.again(self._command, self.answered)
+                return
+            logger.error("limits.script_failed", extra={"reason": str(value)[:200]})
+            value = None
+        elif value is AWAY:
+            value = None
+        if not self.answer.done():
+            self.answer.set_result(value)
+        elif self._on_orphan is not None:
+            self._on_orphan(value)
+
+
+def _note_away(reason: str) -> None:
+    logger.warning("limits.valkey_away", extra={"reason": reason})
+
+
+def _ignore(_answer: Any) -> None:
+    pass

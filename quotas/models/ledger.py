@@ -24,7 +24,10 @@ class AccountKind(models.TextChoices):
     STRIPE_CLEARING = "STRIPE_CLEARING"  # money at Stripe
     PAYMENT_FEES = "PAYMENT_FEES"  # what payments cost us
     OVERRUN_EXPENSE = "OVERRUN_EXPENSE"  # served beyond what was held: our cost, at list price
-    UNBILLED_USAGE = "UNBILLED_USAGE"  # the other side of OVERRUN_EXPENSE
+    WAIVED_EXPENSE = (
+        "WAIVED_EXPENSE"  # delivered of calls that broke off and, by policy, not billed: our cost
+    )
+    UNBILLED_USAGE = "UNBILLED_USAGE"  # the other side of OVERRUN_EXPENSE and WAIVED_EXPENSE
 
 
 TENANT_ACCOUNT_KINDS = (AccountKind.TOPPED_UP, AccountKind.GRANTED, AccountKind.RECEIVABLE)

@@ -5,7 +5,14 @@ from __future__ import annotations
 from django.db import models
 from django.db.models import F, Q
 
-from models_catalog.models import CatalogModel, Deployment, PriceVersion, PriceWindow, ServiceTier
+from models_catalog.models import (
+    CancelPolicy,
+    CatalogModel,
+    Deployment,
+    PriceVersion,
+    PriceWindow,
+    ServiceTier,
+)
 from portal.kit.ids import PREFIXES, public_id
 from tenants.models import ApiKey, Tenant
 from tenants.scope import TenantManager
@@ -44,12 +51,20 @@ class InferenceRequest(models.Model):
     output_cap_tokens = models.PositiveIntegerField(help_text="Per choice, as sent to the backend.")
     payload_sha256 = models.BinaryField(max_length=32)
     admitted_at = models.DateTimeField()
+    max_cost_nanos = models.BigIntegerField(null=True, blank=True, help_text="The caller's ceiling.")
+    cancel_policy = models.CharField(
+        max_length=16, choices=CancelPolicy, default=CancelPolicy.DELIVERED, db_default=CancelPolicy.DELIVERED
+    )
 
     objects = TenantManager()
 
     class Meta:
         constraints = [
             models.UniqueConstraint(fields=["id", "tenant"], name="request_id_tenant"),
+            models.CheckConstraint(condition=Q(max_cost_nanos__gt=0), name="request_ceiling_positive"),
+            models.CheckConstraint(
+                condition=Q(cancel_policy__in=CancelPolicy.values), name="request_cancel_policy_known"
+            ),
         ]
         indexes = [models.Index(fields=["tenant", "id"], name="request_tenant_id")]
 
@@ -142,12 +157,16 @@ class Hold(models.Model):
     checkpoint_reasoning_tokens = models.PositiveIntegerField(default=0)
     resolved_at = models.DateTimeField(null=True, blank=True)
     resolved_by = models.CharField(max_length=16, blank=True)
+    max_cost_nanos = models.BigIntegerField(null=True, blank=True, help_text="The request's ceiling.")
 
     objects = TenantManager()
 
     class Meta:
         constraints = [
             models.CheckConstraint(condition=Q(amount_nanos__gte=0), name="hold_amount_positive"),
+            models.CheckConstraint(
+                condition=Q(amount_nanos__lte=F("max_cost_nanos")), name="hold_within_ceiling"
+            ),
             models.CheckConstraint(condition=Q(state__in=HoldState.values), name="hold_state_known"),
             models.CheckConstraint(
                 condition=Q(state=HoldState.PENDING, resolved_at__isnull=True)
@@ -186,8 +205,9 @@ class UsageSource(models.TextChoices):
 class UsageRecord(models.Model):
     """What a call used, as known at one revision. The newest revision is the truth; none is edited.
 
-    Amounts are totals of the revision, not differences: cost = charged + overrun, and charged =
-    paid + granted + receivable parts.
+    Amounts are totals of the revision, not differences: cost = charged + overrun + waived, and charged =
+    paid + granted + receivable parts. billed: of a whole answer, and where the policy says so, what was
+    delivered; of a call that broke off what its cancel policy says, and the rest is waived.
     """
 
     pk = models.CompositePrimaryKey("request_id", "revision")
@@ -214,16 +234,30 @@ class UsageRecord(models.Model):
     payload_sha256 = models.BinaryField(max_length=32)
     transfer_id = models.UUIDField(null=True, blank=True)
     recorded_at = models.DateTimeField()
+    waived_nanos = models.BigIntegerField(default=0, db_default=0)
+    billed = models.CharField(
+        max_length=16, choices=CancelPolicy, default=CancelPolicy.DELIVERED, db_default=CancelPolicy.DELIVERED
+    )
+    max_cost_nanos = models.BigIntegerField(null=True, blank=True, help_text="The request's ceiling.")
 
     objects = TenantManager()
 
     class Meta:
         constraints = [
             models.CheckConstraint(
-                condition=Q(cost_nanos=F("charged_nanos") + F("overrun_nanos"))
+                condition=Q(cost_nanos=F("charged_nanos") + F("overrun_nanos") + F("waived_nanos"))
                 & Q(charged_nanos__gte=F("granted_nanos") + F("receivable_nanos"))
-                & Q(granted_nanos__gte=0, receivable_nanos__gte=0, overrun_nanos__gte=0),
+                & Q(granted_nanos__gte=0, receivable_nanos__gte=0, overrun_nanos__gte=0, waived_nanos__gte=0),
                 name="usage_amounts_add_up",
+            ),
+            models.CheckConstraint(
+                condition=Q(charged_nanos__lte=F("max_cost_nanos")), name="usage_within_ceiling"
+            ),
+            models.CheckConstraint(
+                condition=Q(billed=CancelPolicy.DELIVERED, waived_nanos=0)
+                | Q(billed=CancelPolicy.INPUT)
+                | Q(billed=CancelPolicy.NOTHING, charged_nanos=0, overrun_nanos=0),
+                name="usage_waived_by_policy",
             ),
             models.CheckConstraint(
                 condition=Q(cached_tokens__lte=F("prompt_tokens") - F("image_tokens"))

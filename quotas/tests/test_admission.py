@@ -55,6 +55,7 @@ def test_an_admitted_call_is_durable(
         available_nanos=10**9 - HOLD,
         pending_nanos=HOLD,
         fit_output_tokens=None,
+        output_cap_tokens=100,
     )
     # Read over another connection: the answer came after the commit.
     (request,) = rows_of("quotas_inferencerequest", id=row.request_id)
@@ -292,3 +293,39 @@ def test_a_further_attempt_is_committed_only_while_the_hold_lives(
     admit(dataplane, lapsed, lease_s=0)
     assert not attempt(lapsed, uuid7())
     assert not attempt(admission_row(tenant, model), uuid7())
+
+
+def test_an_attempt_is_of_a_call_of_its_tenant(
+    tenant: TenantFixture, model: ModelFixture, dataplane: Connection
+) -> None:
+    """No foreign key says so, for speed; the database holds it all the same, and no attempt moves."""
+    stranger = make_tenant()
+    row, other = (admission_row(tenant, model) for _ in range(2))
+    for each in (row, other):
+        admit_one(dataplane, each)
+    insert = (
+        "INSERT INTO quotas_attempt (id, request_id, tenant_id, deployment_id, ordinal, choice_index, "
+        "started_at, wire_id) VALUES (%s, %s, %s, %s, 2, 0, now(), '')"
+    )
+    for request_id, tenant_id in ((row.request_id, stranger.id), (uuid7(), tenant.id)):
+        with pytest.raises(psycopg.errors.ForeignKeyViolation):
+            dataplane.execute(insert, (uuid7(), request_id, tenant_id, model.deployment_id))
+    dataplane.execute(insert, (uuid7(), row.request_id, tenant.id, model.deployment_id))
+    with pytest.raises(psycopg.errors.RestrictViolation):
+        dataplane.execute(
+            "UPDATE quotas_attempt SET request_id = %s WHERE id = %s", (other.request_id, row.attempt_id)
+        )
+
+
+@pytest.mark.parametrize("table", ["quotas_hold", "quotas_usagerecord"])
+def test_every_day_has_its_foreign_key(table: str, database: None) -> None:
+    with connected("owner") as owner:
+        rows = owner.execute(
+            "SELECT i.inhrelid::regclass::text, c.confrelid::regclass::text FROM pg_inherits i "
+            "LEFT JOIN pg_constraint c ON c.conrelid = i.inhrelid AND c.conname LIKE '%%_request_fk' "
+            "WHERE i.inhparent = %s::regclass",
+            (table,),
+        ).fetchall()
+    assert rows
+    for partition, day in rows:
+        assert day == "quotas_inferencerequest" + partition.removeprefix(table)

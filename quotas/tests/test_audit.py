@@ -41,7 +41,7 @@ from tests.factories import (
     void_row,
 )
 
-CODES = ["I1", "I2", "I3", "I4", "I5", "I6", "I10", "I11", "I12", "I13", "I14", "I15", "I16"]
+CODES = ["I1", "I2", "I3", "I4", "I5", "I6", "I10", "I11", "I12", "I13", "I14", "I15", "I16", "I17"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,13 +318,25 @@ BREAKS = {
     ),
     "an attempt at the call of somebody else": (
         """
-        ALTER TABLE quotas_attempt DROP CONSTRAINT quotas_attempt_request_id_tenant_id_fk;
-        UPDATE quotas_attempt SET tenant_id = %(other)s WHERE request_id = %(settled)s;
-        SET CONSTRAINTS ALL IMMEDIATE;
-        ALTER TABLE quotas_attempt ADD FOREIGN KEY (request_id, tenant_id)
-          REFERENCES quotas_inferencerequest (id, tenant_id) NOT VALID
+        ALTER TABLE quotas_attempt DISABLE TRIGGER USER;
+        UPDATE quotas_attempt SET tenant_id = %(other)s WHERE request_id = %(settled)s
         """,
         {"I13": "attempt"},
+    ),
+    "a call that broke off and was billed": (
+        """
+        ALTER TABLE quotas_inferencerequest DISABLE TRIGGER USER;
+        UPDATE quotas_inferencerequest SET cancel_policy = 'NOTHING' WHERE id = %(settled)s;
+        UPDATE quotas_attempt SET outcome = 'CUT' WHERE request_id = %(settled)s
+        """,
+        {"I17": "settled"},
+    ),
+    "a ceiling of which the hold knows nothing": (
+        """
+        ALTER TABLE quotas_inferencerequest DISABLE TRIGGER USER;
+        UPDATE quotas_inferencerequest SET max_cost_nanos = 5 WHERE id = %(settled)s
+        """,
+        {"I6": "settled"},
     ),
 }
 

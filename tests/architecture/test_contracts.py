@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("portal", "tenants", "models_catalog", "quotas", "devstack")
+PACKAGES = ("portal", "tenants", "models_catalog", "quotas", "devstack", "benchmarks")
 
 BREAKS = [
     ("tenants/queries.py", "import quotas.models", "Layers of the house"),
@@ -22,6 +22,8 @@ BREAKS = [
     ("tenants/broken.py", "import channels", "Domain packages know no framework of the doors"),
     ("quotas/ledger/broken.py", "import stripe", "Only payments know Stripe"),
     ("portal/broken.py", "import devstack.ports", "The product does not know what starts it on a laptop"),
+    ("quotas/broken.py", "import benchmarks.meters", "The product does not know what starts it on a laptop"),
+    ("benchmarks/broken.py", "import portal.inference.call", "Benchmarks see the doors from outside"),
     ("portal/gateway/http.py", "import django", "The gateway's hot path knows no ORM"),
 ]
 

@@ -52,6 +52,7 @@ PRODUCT_ROLES = ("tenant", "operator", "auth", "dataplane", "ingest")
 
 # Functions that run with the owner's rights. Each addition is a hole in the walls: think twice.
 DEFINER_FUNCTIONS = {
+    "catalog_energy_costs()",
     "quotas_apply_entries()",
     "quotas_apply_new_holds()",
     "quotas_apply_resolved_holds()",

@@ -83,6 +83,7 @@ VISITORS: Final[Mapping[str, Visitor]] = MappingProxyType(
         "backoffice:deployment": Visitor.OPERATOR,
         "backoffice:deployment-edit": Visitor.OPERATOR,
         "backoffice:deployment-capacity": Visitor.OPERATOR,
+        "backoffice:deployment-abilities": Visitor.OPERATOR,
         "backoffice:business": Visitor.OPERATOR,
         "backoffice:floor": Visitor.OPERATOR,
         "backoffice:prices": Visitor.OPERATOR,

@@ -6,12 +6,14 @@ import random
 import string
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar
 
-from devstack.engines.call import Call, ChatRequest
+from devstack.engines.call import Call, EngineRequest
 from devstack.engines.counters import EngineCounters
-from devstack.engines.options import EngineOptions
-from devstack.engines.tokens import completion_text
+from devstack.engines.options import EngineOptions, Flavour
+from devstack.engines.pieces import Piece, Said
+from devstack.engines.prompts import CAPS, Endpoint, read_prompt, read_wish
 
 Header = tuple[bytes, bytes]
 Json = dict[str, Any]
@@ -32,6 +34,9 @@ class EngineError(Exception):
 class Dialect(ABC):
     """Wire format and habits of one engine. All sizes are in tokens.
 
+    `version`: the one that its behaviour was recorded from.
+    `cap_fields`: fields that beat those of `prompts.CAPS`.
+    `reasoning_field`: where a chat message has its reasoning.
     `headers_at_once`: a stream's head is sent before the first token exists.
     `roles_first`: with several choices, the role chunks of all come before any token.
     `usage_per_choice`: usage counts one choice only, and a stream of several has a usage chunk for each.
@@ -39,6 +44,10 @@ class Dialect(ABC):
     `open_paths`: those that need no API key.
     """
 
+    flavour: ClassVar[Flavour]
+    version: ClassVar[str] = "1.0.0"
+    cap_fields: ClassVar[tuple[str, ...]] = ()
+    reasoning_field: ClassVar[str] = "reasoning_content"
     server_header: ClassVar[bool] = True
     headers_at_once: ClassVar[bool] = False
     roles_first: ClassVar[bool] = False
@@ -48,6 +57,8 @@ class Dialect(ABC):
 
     def __init__(self, options: EngineOptions) -> None:
         self.model = options.model
+        self.engine_version = options.version or self.version
+        self.has_embeddings = options.embeddings
         self.context_tokens = options.context_tokens
         # Ids repeat only when a seed was asked for; without one they differ between processes.
         self.ids = random.Random(options.seed)
@@ -63,17 +74,43 @@ class Dialect(ABC):
     def invalid_json(self, body: bytes, reason: str) -> EngineError:
         """The answer to a body that is no JSON."""
 
+    def check_served(self, endpoint: Endpoint) -> None:
+        """Raises EngineError for an endpoint that the engine does not serve as it was started."""
+        return
+
     @abstractmethod
-    def read_request(self, body: Any, headers: dict[bytes, bytes]) -> ChatRequest:
+    def read_request(self, endpoint: Endpoint, body: Any, headers: dict[bytes, bytes]) -> EngineRequest:
         """Validates a decoded body as the engine does. Raises EngineError."""
 
-    @abstractmethod
-    def target_tokens(self, request: ChatRequest, prompt_tokens: int) -> int:
-        """The most tokens that one choice may get. Raises EngineError when the prompt does not fit."""
+    def make_request(
+        self, endpoint: Endpoint, body: Json, *, cap: int | None, **fields: Any
+    ) -> EngineRequest:
+        """A request with what all engines read in the same way. Raises LaxError."""
+        model = body.get("model")
+        return EngineRequest(
+            endpoint=endpoint,
+            prompt=read_prompt(endpoint, body),
+            wish=read_wish(endpoint, body),
+            model=model if isinstance(model, str) else None,
+            cap_tokens=cap,
+            **fields,
+        )
+
+    def caps_of(self, endpoint: Endpoint) -> tuple[str, ...]:
+        """The fields that may hold the cap, the strongest first."""
+        return (*self.cap_fields, *CAPS[endpoint])
 
     @abstractmethod
-    def make_wire_id(self, request: ChatRequest, headers: dict[bytes, bytes]) -> str:
+    def target_tokens(self, request: EngineRequest, prompt_tokens: int) -> int:
+        """The most tokens that one sequence may get. Raises EngineError when the prompt does not fit."""
+
+    @abstractmethod
+    def make_wire_id(self, request: EngineRequest, headers: dict[bytes, bytes]) -> str:
         """The `id` of the response."""
+
+    def make_tool_id(self) -> str:
+        """The id of a called tool."""
+        return f"call_{self.random_hex(24)}"
 
     def begin(self, call: Call) -> None:
         """A call is about to be admitted. Raises EngineError where the engine refuses it only now."""
@@ -83,7 +120,7 @@ class Dialect(ABC):
         """An admitted call is over."""
         return
 
-    def response_model(self, request: ChatRequest) -> str:
+    def response_model(self, request: EngineRequest) -> str:
         """The `model` of the response."""
         return self.model
 
@@ -120,8 +157,43 @@ class Dialect(ABC):
         """The chunk that opens a choice."""
 
     @abstractmethod
-    def token_chunk(self, call: Call, index: int, step: int, text: str) -> Json:
+    def token_chunk(self, call: Call, index: int, step: int, piece: Piece) -> Json:
         """The chunk of one token; `step` counts from 1."""
+
+    def delta(self, call: Call, piece: Piece) -> Json:
+        """What one token adds to a message."""
+        match piece.kind:
+            case "reasoning":
+                return {self.reasoning_field: piece.text}
+            case "content":
+                return {"content": piece.text}
+            case "tool_name":
+                function = {"name": piece.text, "arguments": ""}
+                head = {"index": piece.tool, "id": call.tool_ids[piece.tool], "type": "function"}
+                return {"tool_calls": [head | {"function": function}]}
+            case _:
+                return {"tool_calls": [{"index": piece.tool, "function": {"arguments": piece.text}}]}
+
+    def message_of(self, call: Call) -> tuple[Said, Json]:
+        """What a finished plain call says, and its message: content is null beside the calls of tools."""
+        said = call.said()
+        message: Json = {"role": "assistant", "content": said.content if not said.tools else None}
+        if said.tools:
+            message["tool_calls"] = [
+                {"id": tool_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+                for tool_id, (name, arguments) in zip(call.tool_ids, said.tools, strict=False)
+            ]
+        return said, message
+
+    @staticmethod
+    def logprobs(call: Call, first_step: int, last_step: int) -> Json | None:
+        """The logprobs of these tokens of a message, None when they were not asked for."""
+        top = call.request.wish.top_logprobs
+        if top is None:
+            return None
+        return {
+            "content": [_logprob(call.piece(step).text, top) for step in range(first_step, last_step + 1)]
+        }
 
     def finish_chunk(self, call: Call, index: int) -> Json | None:
         """The chunk that carries finish_reason, None where the last token carries it."""
@@ -137,15 +209,18 @@ class Dialect(ABC):
             return None
         return self.chunk(call, []) | self.usage_field(call)
 
-    def usage_field(self, call: Call) -> Json:
-        """The `usage` member of a finished call, empty or null when a fault says so. Books what it claims."""
+    def usage_field(self, call: Call, make: Callable[[int], Json] | None = None) -> Json:
+        """The `usage` member of a finished call, empty or null when a fault says so. Books what it claims.
+
+        make: what makes it of the number of completion tokens; that of chats by default.
+        """
         if self.hides_usage(call):
             return {}
         if call.directive.has_fault("usage_null"):
             return {"usage": None}
-        completion = call.reported_tokens(1 if self.usage_per_choice else call.request.n)
+        completion = call.reported_tokens(1 if self.usage_per_choice else call.request.sequences)
         call.record.reported_completion_tokens = completion
-        return {"usage": self.final_usage(call, completion)}
+        return {"usage": self.final_usage(call, completion) if make is None else make(completion)}
 
     @abstractmethod
     def plain_body(self, call: Call) -> Json:
@@ -166,6 +241,10 @@ class Dialect(ABC):
     @abstractmethod
     def unauthorized(self) -> EngineError:
         """The answer to a missing or wrong API key."""
+
+    def info(self, path: str) -> Json | list[Json] | None:
+        """The body of another page that tells about the engine; None where there is none."""
+        return None
 
     def not_found(self) -> EngineError:
         """The answer to an unknown path."""
@@ -194,18 +273,8 @@ class Dialect(ABC):
         """Whether a fault forbids every usage object."""
         return call.directive.has_fault("no_usage")
 
-    @staticmethod
-    def is_reasoning(call: Call, step: int) -> bool:
-        """Whether the token number `step` belongs to the reasoning."""
-        return step <= call.reasoning_tokens
 
-    @staticmethod
-    def texts(call: Call) -> tuple[str, str]:
-        """Reasoning and answer of a finished plain call, padded when a fault wants a big line."""
-        reasoning, answer = completion_text(call.steps, call.reasoning_tokens)
-        fault = call.directive.fault
-        if fault is not None and fault.name == "big_line" and call.steps:
-            first, _, rest = (reasoning or answer).partition(" ")
-            padded = first + "x" * fault.number + (f" {rest}" if rest else "")
-            return (padded, answer) if reasoning else ("", padded)
-        return reasoning, answer
+def _logprob(text: str, top: int) -> Json:
+    entry: Json = {"token": text, "logprob": -0.5, "bytes": list(text.encode())}
+    others = [{"token": f"alt{rank}", "logprob": -1.0 - rank, "bytes": None} for rank in range(1, top)]
+    return entry | {"top_logprobs": [dict(entry), *others][:top]}

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from devstack.engines.call import Call, ChatRequest
+from devstack.engines.call import Call, EngineRequest
 from devstack.engines.counters import EngineCounters
 from devstack.engines.dialects.base import Dialect, EngineError, Json
-from devstack.engines.dialects.lax import LaxError, lax_bool, lax_int, lax_messages, stream_option
+from devstack.engines.lax import LaxError, lax_bool, lax_cap, lax_int, stream_option
+from devstack.engines.pieces import Piece
+from devstack.engines.prompts import Endpoint
 
 _KINDS = {429: "rate_limit_error", 500: "server_error", 503: "server_error"}
 
@@ -16,6 +18,7 @@ _KINDS = {429: "rate_limit_error", 500: "server_error", 503: "server_error"}
 class GenericDialect(Dialect):
     """Any OpenAI-compatible server."""
 
+    flavour = "generic"
     server_header = False
 
     def make_counters(self) -> EngineCounters:
@@ -24,19 +27,17 @@ class GenericDialect(Dialect):
     def invalid_json(self, body: bytes, reason: str) -> EngineError:
         return self.reject(400, f"We could not parse the JSON body of your request. ({reason})")
 
-    def read_request(self, body: Any, headers: dict[bytes, bytes]) -> ChatRequest:
+    def read_request(self, endpoint: Endpoint, body: Any, headers: dict[bytes, bytes]) -> EngineRequest:
         if not isinstance(body, dict):
             raise self.reject(400, "The body must be a JSON object.")
         try:
-            cap = lax_int(body, "max_completion_tokens")
-            fallback_cap = lax_int(body, "max_tokens")
             choices = lax_int(body, "n")
-            request = ChatRequest(
-                messages=lax_messages(body),
-                model=body.get("model"),
+            request = self.make_request(
+                endpoint,
+                body,
+                cap=lax_cap(body, self.caps_of(endpoint)),
                 stream=lax_bool(body, "stream"),
                 n=1 if choices is None else choices,
-                cap_tokens=fallback_cap if cap is None else cap,
                 include_usage=stream_option(body, "include_usage"),
             )
         except LaxError as wrong:
@@ -47,11 +48,13 @@ class GenericDialect(Dialect):
             raise EngineError(
                 404, self._error(f"The model `{request.model}` does not exist", "model_not_found")
             )
+        if endpoint == "messages" and request.cap_tokens is None:
+            raise self.reject(400, "max_tokens: Field required", param="max_tokens")
         if request.n < 1 or (request.cap_tokens is not None and request.cap_tokens < 1):
             raise self.reject(400, "Invalid value: expected a value >= 1")
         return request
 
-    def target_tokens(self, request: ChatRequest, prompt_tokens: int) -> int:
+    def target_tokens(self, request: EngineRequest, prompt_tokens: int) -> int:
         room = self.context_tokens - prompt_tokens
         wanted = 1 if request.cap_tokens is None else request.cap_tokens
         if wanted > room:
@@ -63,8 +66,9 @@ class GenericDialect(Dialect):
             raise EngineError(400, self._error(message, "context_length_exceeded", "messages"))
         return room if request.cap_tokens is None else request.cap_tokens
 
-    def make_wire_id(self, request: ChatRequest, headers: dict[bytes, bytes]) -> str:
-        return f"chatcmpl-{self.random_text(29)}"
+    def make_wire_id(self, request: EngineRequest, headers: dict[bytes, bytes]) -> str:
+        prefixes = {"chat": "chatcmpl-", "completions": "cmpl-", "responses": "resp_", "messages": "msg_"}
+        return prefixes.get(request.endpoint, "embd-") + self.random_text(29)
 
     def chunk(self, call: Call, choices: list[Json]) -> Json:
         chunk = super().chunk(call, choices)
@@ -77,32 +81,33 @@ class GenericDialect(Dialect):
             call, [{"index": index, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]
         )
 
-    def token_chunk(self, call: Call, index: int, step: int, text: str) -> Json:
-        field = "reasoning_content" if self.is_reasoning(call, step) else "content"
-        return self.chunk(call, [{"index": index, "delta": {field: text}, "finish_reason": None}])
+    def token_chunk(self, call: Call, index: int, step: int, piece: Piece) -> Json:
+        choice: Json = {"index": index, "delta": self.delta(call, piece), "finish_reason": None}
+        if call.request.wish.top_logprobs is not None:
+            choice["logprobs"] = self.logprobs(call, step, step)
+        return self.chunk(call, [choice])
 
     def finish_chunk(self, call: Call, index: int) -> Json:
         return self.chunk(call, [{"index": index, "delta": {}, "finish_reason": call.finish_reason}])
 
     def plain_body(self, call: Call) -> Json:
-        reasoning, answer = self.texts(call)
-        message: Json = {"role": "assistant", "content": answer}
-        if reasoning:
-            message["reasoning_content"] = reasoning
+        said, message = self.message_of(call)
+        if said.reasoning:
+            message["reasoning_content"] = said.reasoning
+        ending: Json = {"message": message, "finish_reason": call.finish_reason}
+        if call.request.wish.top_logprobs is not None:
+            ending["logprobs"] = self.logprobs(call, 1, call.steps)
         return {
             "id": call.wire_id,
             "object": "chat.completion",
             "created": call.created_unix,
             "model": call.model,
-            "choices": [
-                {"index": index, "message": message, "finish_reason": call.finish_reason}
-                for index in range(call.request.n)
-            ],
+            "choices": [{"index": index, **ending} for index in range(call.request.n)],
             **self.usage_field(call),
         }
 
     def final_usage(self, call: Call, completion: int) -> Json:
-        reasoning = min(call.steps, call.reasoning_tokens) * call.request.n
+        reasoning = min(call.steps, call.reasoning_tokens) * call.request.sequences
         return {
             "prompt_tokens": call.prompt_tokens,
             "completion_tokens": completion,

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
-from devstack.engines.call import Call, ChatRequest
+from devstack.engines.call import Call, EngineRequest
 from devstack.engines.counters import EngineCounters, LlamacppCounters
 from devstack.engines.dialects.base import UNBOUNDED, Dialect, EngineError, Header, Json
-from devstack.engines.dialects.lax import stream_option
+from devstack.engines.lax import LaxError, stream_option
+from devstack.engines.options import EngineOptions
+from devstack.engines.pieces import Piece
+from devstack.engines.prompts import Endpoint
 
 MAX_CHOICES = 4
 MAX_REQUESTS_A_CONNECTION = 100
@@ -24,9 +28,17 @@ _KINDS = {
 class LlamacppDialect(Dialect):
     """A slot's tokens are counted once: `usage` and `timings` of several choices show one of them."""
 
+    flavour = "llamacpp"
+    version = "b0-sim"
+    # Its own name beats OpenAI's, in whatever order they stand.
+    cap_fields = ("n_predict",)
     server_header = False
     usage_per_choice = True
     closes_streams = True
+
+    def __init__(self, options: EngineOptions) -> None:
+        super().__init__(options)
+        self.slots = options.speeds.slots
 
     def make_counters(self) -> EngineCounters:
         return LlamacppCounters()
@@ -34,29 +46,43 @@ class LlamacppDialect(Dialect):
     def invalid_json(self, body: bytes, reason: str) -> EngineError:
         return self.reject(400, f"[json.exception.parse_error.101] parse error: {reason}")
 
-    def read_request(self, body: Any, headers: dict[bytes, bytes]) -> ChatRequest:
-        if not isinstance(body, dict) or "messages" not in body:
+    def check_served(self, endpoint: Endpoint) -> None:
+        if endpoint == "embeddings" and not self.has_embeddings:
+            message = "This server does not support embeddings. Start it with `--embeddings`"
+            raise self.reject(501, message, "not_supported_error")
+
+    def read_request(self, endpoint: Endpoint, body: Any, headers: dict[bytes, bytes]) -> EngineRequest:
+        if not isinstance(body, dict):
             raise self.reject(400, "'messages' is required")
-        messages = body["messages"]
-        if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-            raise self.reject(400, "Expected 'messages' to be an array")
+        if endpoint in ("chat", "messages"):
+            self._check_messages(body)
         choices = self._number(body, "n")
         if choices is not None and not 1 <= choices <= MAX_CHOICES:
             message = f"Field 'n': Value must be between 1 <= value <= {MAX_CHOICES}, but got {choices}"
             raise self.reject(400, message)
-        return ChatRequest(
-            messages=messages,
-            model=body.get("model"),
-            stream=self._flag(body, "stream"),
-            n=choices or 1,
-            cap_tokens=self._cap(body),
-            include_usage=stream_option(body, "include_usage"),
-            timings_per_token=self._flag(body, "timings_per_token"),
-        )
+        try:
+            return self.make_request(
+                endpoint,
+                body,
+                cap=self._cap(endpoint, body),
+                stream=self._flag(body, "stream"),
+                n=choices or 1,
+                include_usage=stream_option(body, "include_usage"),
+                timings_per_token=self._flag(body, "timings_per_token"),
+            )
+        except LaxError as wrong:
+            raise self.reject(400, f"'{wrong.field}' is required") from wrong
 
-    def _cap(self, body: Json) -> int | None:
-        # Its own name beats both of OpenAI's, in whatever order they stand; below zero means none.
-        for field in ("n_predict", "max_completion_tokens", "max_tokens"):
+    def _check_messages(self, body: Json) -> None:
+        if "messages" not in body:
+            raise self.reject(400, "'messages' is required")
+        messages = body["messages"]
+        if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+            raise self.reject(400, "Expected 'messages' to be an array")
+
+    def _cap(self, endpoint: Endpoint, body: Json) -> int | None:
+        # Below zero means none.
+        for field in self.caps_of(endpoint):
             value = self._number(body, field)
             if value is not None:
                 return max(value, 1) if value >= 0 else None
@@ -89,7 +115,7 @@ class LlamacppDialect(Dialect):
         message = f"Field '{field}': [json.exception.type_error.302] type must be {wanted}, but is {given}"
         return self.reject(400, message)
 
-    def target_tokens(self, request: ChatRequest, prompt_tokens: int) -> int:
+    def target_tokens(self, request: EngineRequest, prompt_tokens: int) -> int:
         if prompt_tokens >= self.context_tokens:
             message = (
                 f"request ({prompt_tokens} tokens) exceeds the available context size "
@@ -101,8 +127,12 @@ class LlamacppDialect(Dialect):
         room = self.context_tokens - prompt_tokens
         return room if request.cap_tokens is None else min(room, request.cap_tokens)
 
-    def make_wire_id(self, request: ChatRequest, headers: dict[bytes, bytes]) -> str:
-        return f"chatcmpl-{self.random_text(32)}"
+    def make_wire_id(self, request: EngineRequest, headers: dict[bytes, bytes]) -> str:
+        prefix = "resp_" if request.endpoint == "responses" else "chatcmpl-"
+        return prefix + self.random_text(32)
+
+    def make_tool_id(self) -> str:
+        return self.random_text(32)
 
     def overrun_steps(self, call: Call) -> int:
         if not call.request.stream:
@@ -131,7 +161,7 @@ class LlamacppDialect(Dialect):
             "created": call.created_unix,
             "id": call.wire_id,
             "model": call.model,
-            "system_fingerprint": "b0-sim",
+            "system_fingerprint": self.engine_version,
             "object": "chat.completion.chunk",
         }
 
@@ -139,36 +169,43 @@ class LlamacppDialect(Dialect):
         delta = {"role": "assistant", "content": None}
         return self.chunk(call, [{"finish_reason": None, "index": index, "delta": delta}])
 
-    def token_chunk(self, call: Call, index: int, step: int, text: str) -> Json:
-        field = "reasoning_content" if self.is_reasoning(call, step) else "content"
-        chunk = self.chunk(call, [{"finish_reason": None, "index": index, "delta": {field: text}}])
+    def token_chunk(self, call: Call, index: int, step: int, piece: Piece) -> Json:
+        choice: Json = {"finish_reason": None, "index": index, "delta": self.delta(call, piece)}
+        if call.request.wish.top_logprobs is not None:
+            choice["logprobs"] = self.logprobs(call, step, step)
+        chunk = self.chunk(call, [choice])
         if call.request.timings_per_token and not self.hides_usage(call):
-            chunk["timings"] = self._timings(call, step)
+            chunk["timings"] = self.timings(call, step)
         return chunk
 
     def finish_chunk(self, call: Call, index: int) -> Json:
         chunk = self.chunk(call, [{"finish_reason": call.finish_reason, "index": index, "delta": {}}])
         if not call.request.include_usage and not self.hides_usage(call):
-            chunk["timings"] = self._timings(call, call.reported_tokens(1))
+            chunk["timings"] = self.timings(call, call.reported_tokens(1))
         return chunk
 
-    def usage_field(self, call: Call) -> Json:
-        field = super().usage_field(call)
-        return field | {"timings": self._timings(call, call.reported_tokens(1))} if field else field
+    def usage_field(self, call: Call, make: Callable[[int], Json] | None = None) -> Json:
+        field = super().usage_field(call, make)
+        # Chats and completions have timings beside; where another form is asked for, that form decides.
+        return (
+            field | {"timings": self.timings(call, call.reported_tokens(1))} if field and not make else field
+        )
 
     def plain_body(self, call: Call) -> Json:
-        reasoning, answer = self.texts(call)
-        message: Json = {"role": "assistant", "content": answer}
-        if reasoning:
-            message["reasoning_content"] = reasoning
+        said, message = self.message_of(call)
+        if said.reasoning:
+            message["reasoning_content"] = said.reasoning
+        ending: Json = {"message": message}
+        if call.request.wish.top_logprobs is not None:
+            ending["logprobs"] = self.logprobs(call, 1, call.steps)
         return {
             "choices": [
-                {"finish_reason": call.finish_reason, "index": index, "message": message}
+                {"finish_reason": call.finish_reason, "index": index, **ending}
                 for index in range(call.request.n)
             ],
             "created": call.created_unix,
             "model": call.model,
-            "system_fingerprint": "b0-sim",
+            "system_fingerprint": self.engine_version,
             "object": "chat.completion",
             "id": call.wire_id,
             **self.usage_field(call),
@@ -177,15 +214,16 @@ class LlamacppDialect(Dialect):
     def final_usage(self, call: Call, completion: int) -> Json:
         return {
             "completion_tokens": completion,
-            "prompt_tokens": call.prompt_tokens,
-            "total_tokens": call.prompt_tokens + completion,
+            "prompt_tokens": call.first_prompt_tokens,
+            "total_tokens": call.first_prompt_tokens + completion,
             "prompt_tokens_details": {"cached_tokens": call.cached_tokens},
         }
 
-    def _timings(self, call: Call, predicted: int) -> Json:
+    def timings(self, call: Call, predicted: int) -> Json:
+        """Running counts; those of one sequence."""
         now_s = time.perf_counter()
         prefilled_s = now_s if call.prefilled_s is None else call.prefilled_s
-        computed = call.prompt_tokens - call.cached_tokens
+        computed = max(0, call.first_prompt_tokens - call.cached_tokens)
         prompt_ms = max((prefilled_s - call.started_s) * 1000, 0.001)
         predicted_ms = max((now_s - prefilled_s) * 1000, 0.001)
         intervals = max(predicted - 1, 0)
@@ -240,3 +278,19 @@ class LlamacppDialect(Dialect):
 
     def health(self) -> bytes:
         return b'{"status":"ok"}'
+
+    def info(self, path: str) -> Json | list[Json] | None:
+        if path != "/props":
+            return None
+        return {
+            "default_generation_settings": {"n_ctx": self.context_tokens},
+            "total_slots": self.slots,
+            "model_alias": self.model,
+            "model_path": self.model,
+            "modalities": {"vision": True, "video": False, "audio": False},
+            "endpoint_slots": False,
+            "endpoint_props": True,
+            "endpoint_metrics": True,
+            "build_info": self.engine_version,
+            "is_sleeping": False,
+        }

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from devstack.engines.call import Call, ChatRequest
+from devstack.engines.call import Call, EngineRequest
 from devstack.engines.counters import EngineCounters, SglangCounters
 from devstack.engines.dialects.base import UNBOUNDED, Dialect, EngineError, Header, Json
-from devstack.engines.dialects.lax import LaxError, lax_bool, lax_int, lax_messages, stream_option
+from devstack.engines.lax import LaxError, lax_bool, lax_cap, lax_int, stream_option
 from devstack.engines.options import EngineOptions
+from devstack.engines.pieces import Piece
+from devstack.engines.prompts import Endpoint
 
 _STREAM_OVERRUN_STEPS = 4
 _PLAIN_ABORT_LAG_S = 3.5
@@ -18,6 +20,8 @@ _PLAIN_ABORT_LAG_S = 3.5
 class SglangDialect(Dialect):
     """As started with --enable-cache-report and the environment that honours x-override-rid."""
 
+    flavour = "sglang"
+    version = "0.5.23"
     open_paths = ("/health", "/metrics")
 
     def __init__(self, options: EngineOptions) -> None:
@@ -38,11 +42,18 @@ class SglangDialect(Dialect):
             400, f"1 validation error:\n  {text}\n\n  POST /v1/chat/completions [{text}]", "Bad Request"
         )
 
-    def read_request(self, body: Any, headers: dict[bytes, bytes]) -> ChatRequest:
+    def check_served(self, endpoint: Endpoint) -> None:
+        if endpoint == "embeddings" and not self.has_embeddings:
+            message = (
+                "This model does not appear to be an embedding model by default. Please add `--is-embedding`."
+            )
+            raise self.reject(400, message)
+
+    def read_request(self, endpoint: Endpoint, body: Any, headers: dict[bytes, bytes]) -> EngineRequest:
         if not isinstance(body, dict):
             raise self._invalid("dict_type", "", "Input should be a valid dictionary", f"'input': {body!r}")
         try:
-            request = self._read(body, headers)
+            request = self._read(endpoint, body, headers)
         except LaxError as wrong:
             raise self._invalid(
                 wrong.kind, wrong.field, wrong.message, f"'input': {wrong.given!r}"
@@ -60,27 +71,43 @@ class SglangDialect(Dialect):
             raise self.reject(400, f"n must be at least 1, got {request.n}.")
         return request
 
-    def _read(self, body: Json, headers: dict[bytes, bytes]) -> ChatRequest:
-        cap = lax_int(body, "max_completion_tokens")
-        fallback_cap = lax_int(body, "max_tokens")
+    def _read(self, endpoint: Endpoint, body: Json, headers: dict[bytes, bytes]) -> EngineRequest:
         choices = lax_int(body, "n")
-        given_id = headers.get(b"x-override-rid", b"").decode("latin-1") or body.get("rid")
-        if isinstance(given_id, list):
-            raise self.reject(
-                400, "The specified rids length mismatch with the batch_size for batch processing."
-            )
-        return ChatRequest(
-            messages=lax_messages(body),
-            model=body.get("model"),
+        request = self.make_request(
+            endpoint,
+            body,
+            cap=lax_cap(body, self.caps_of(endpoint)),
             stream=lax_bool(body, "stream"),
             n=1 if choices is None else choices,
-            cap_tokens=fallback_cap if cap is None else cap,
             include_usage=stream_option(body, "include_usage"),
             continuous_usage=stream_option(body, "continuous_usage_stats"),
-            client_id=given_id if isinstance(given_id, str) and given_id else None,
         )
+        given_id = headers.get(b"x-override-rid", b"").decode("latin-1") or body.get("rid")
+        if endpoint == "embeddings":
+            self._check_input_ids(body, given_id)
+        request.client_id = self._read_id(request, given_id)
+        return request
 
-    def target_tokens(self, request: ChatRequest, prompt_tokens: int) -> int:
+    def _check_input_ids(self, body: Json, given: object) -> None:
+        given_input = body["input"]
+        is_list = isinstance(given_input, list) and not isinstance(given_input[0], int)
+        if is_list and isinstance(given, str) and given:
+            # Of chats and completions one id would do.
+            raise self.reject(500, "Internal server error: The rid should be a list.", "InternalServerError")
+
+    def _read_id(self, request: EngineRequest, given: object) -> str | None:
+        if isinstance(given, list):
+            if request.n > 1 or len(given) != len(request.prompt.counts):
+                raise self.reject(
+                    400, "The specified rids length mismatch with the batch_size for batch processing."
+                )
+            return str(given[0])
+        if not isinstance(given, str) or not given:
+            return None
+        # One id for several prompts is numbered.
+        return f"{given}_0" if len(request.prompt.counts) > 1 else given
+
+    def target_tokens(self, request: EngineRequest, prompt_tokens: int) -> int:
         limit = self.context_tokens
         if prompt_tokens >= limit:
             message = f"The input ({prompt_tokens} tokens) is longer than the model's context length "
@@ -96,7 +123,11 @@ class SglangDialect(Dialect):
             raise self.reject(400, message)
         return limit - prompt_tokens if cap is None else cap
 
-    def make_wire_id(self, request: ChatRequest, headers: dict[bytes, bytes]) -> str:
+    def make_wire_id(self, request: EngineRequest, headers: dict[bytes, bytes]) -> str:
+        if request.endpoint == "responses":
+            return f"resp_{self.random_hex(32)}"
+        if request.endpoint == "messages":
+            return f"msg_{self.random_hex(32)}"
         # With several choices the caller's id is lost.
         if request.client_id is not None and request.n == 1:
             return request.client_id
@@ -110,7 +141,7 @@ class SglangDialect(Dialect):
     def end(self, call: Call) -> None:
         self._live_ids.discard(call.wire_id)
 
-    def response_model(self, request: ChatRequest) -> str:
+    def response_model(self, request: EngineRequest) -> str:
         # It serves whatever name it is given, and says it back.
         return request.model or self.model
 
@@ -123,11 +154,11 @@ class SglangDialect(Dialect):
         return [(b"vary", b"Origin")]
 
     @staticmethod
-    def _choice(index: int, delta: Json, finish_reason: str | None) -> Json:
+    def _choice(index: int, delta: Json, finish_reason: str | None, logprobs: Json | None = None) -> Json:
         return {
             "index": index,
             "delta": delta,
-            "logprobs": None,
+            "logprobs": logprobs,
             "finish_reason": finish_reason,
             "matched_stop": None,
         }
@@ -136,22 +167,22 @@ class SglangDialect(Dialect):
         delta = {"reasoning_content": None, "role": "assistant", "content": ""}
         return self.chunk(call, [self._choice(index, delta, None)])
 
-    def token_chunk(self, call: Call, index: int, step: int, text: str) -> Json:
-        if self.is_reasoning(call, step):
-            delta: Json = {"reasoning_content": text}
-        else:
-            delta = {"reasoning_content": None, "content": text}
-        chunk = self.chunk(call, [self._choice(index, delta, None)])
+    def token_chunk(self, call: Call, index: int, step: int, piece: Piece) -> Json:
+        delta = self.delta(call, piece)
+        if piece.kind != "reasoning":
+            delta = {"reasoning_content": None, **delta}
+        chunk = self.chunk(call, [self._choice(index, delta, None, self.logprobs(call, step, step))])
         if call.request.continuous_usage and not self.hides_usage(call):
-            chunk["usage"] = self._usage_of(call, step, min(step, call.reasoning_tokens))
+            chunk["usage"] = self.usage_of(call, step, min(step, call.reasoning_tokens))
         return chunk
 
     def finish_chunk(self, call: Call, index: int) -> Json:
         return self.chunk(call, [self._choice(index, {"reasoning_content": None}, call.finish_reason)])
 
     def plain_body(self, call: Call) -> Json:
-        reasoning, answer = self.texts(call)
-        message = {"role": "assistant", "content": answer, "reasoning_content": reasoning or None}
+        said, message = self.message_of(call)
+        message["reasoning_content"] = said.reasoning or None
+        logprobs = self.logprobs(call, 1, call.steps)
         return {
             "id": call.wire_id,
             "object": "chat.completion",
@@ -161,24 +192,30 @@ class SglangDialect(Dialect):
                 {
                     "index": index,
                     "message": message,
-                    "logprobs": None,
+                    "logprobs": logprobs,
                     "finish_reason": call.finish_reason,
                     "matched_stop": None,
                 }
                 for index in range(call.request.n)
             ],
             **self.usage_field(call),
-            "metadata": {
-                "weight_version": "default",
-                "weight_versions": [{"version": "default", "start": 0, "end": call.steps}],
-            },
+            "metadata": self.metadata(call),
         }
 
+    @staticmethod
+    def metadata(call: Call) -> Json:
+        """What a plain answer says about the weights."""
+        versions = [{"version": "default", "start": 0, "end": call.steps}]
+        return {"weight_version": "default", "weight_versions": versions}
+
     def final_usage(self, call: Call, completion: int) -> Json:
-        return self._usage_of(call, completion, min(call.steps, call.reasoning_tokens) * call.request.n)
+        return self.usage_of(
+            call, completion, min(call.steps, call.reasoning_tokens) * call.request.sequences
+        )
 
     @staticmethod
-    def _usage_of(call: Call, completion: int, reasoning: int) -> Json:
+    def usage_of(call: Call, completion: int, reasoning: int) -> Json:
+        """Usage with so many tokens of each kind."""
         return {
             "prompt_tokens": call.prompt_tokens,
             "total_tokens": call.prompt_tokens + completion,
@@ -209,3 +246,21 @@ class SglangDialect(Dialect):
 
     def unauthorized(self) -> EngineError:
         return EngineError(401, {"error": "Unauthorized"})
+
+    def info(self, path: str) -> Json | list[Json] | None:
+        if path in ("/get_server_info", "/server_info"):
+            return {
+                "model_path": self.model,
+                "served_model_name": self.model,
+                "context_length": self.context_tokens,
+                "version": self.engine_version,
+            }
+        if path in ("/get_model_info", "/model_info"):
+            return {
+                "model_path": self.model,
+                "served_model_name": self.model,
+                "tokenizer_path": self.model,
+                "is_generation": not self.has_embeddings,
+                "weight_version": "default",
+            }
+        return None

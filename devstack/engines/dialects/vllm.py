@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from devstack.engines.call import Call, ChatRequest
+from devstack.engines.call import Call, EngineRequest
 from devstack.engines.counters import EngineCounters, VllmCounters
 from devstack.engines.dialects.base import Dialect, EngineError, Header, Json
-from devstack.engines.dialects.lax import LaxError, lax_bool, lax_int, lax_messages, stream_option
+from devstack.engines.lax import LaxError, lax_bool, lax_cap, lax_int, stream_option
+from devstack.engines.pieces import Piece
+from devstack.engines.prompts import Endpoint
 
 _CACHE_BLOCK_TOKENS = 128
 _FINGERPRINT = "vllm-sim"
@@ -18,6 +20,9 @@ _KINDS = {400: "BadRequestError", 404: "NotFoundError", 429: "RateLimitError", 5
 class VllmDialect(Dialect):
     """As started with --enable-request-id-headers and --enable-prompt-tokens-details."""
 
+    flavour = "vllm"
+    version = "0.32.0"
+    reasoning_field = "reasoning"
     headers_at_once = True
     roles_first = True
     open_paths = ("/health", "/metrics")
@@ -36,11 +41,16 @@ class VllmDialect(Dialect):
         )
         return self.reject(400, text, "Bad Request", f"body.{field}")
 
-    def read_request(self, body: Any, headers: dict[bytes, bytes]) -> ChatRequest:
+    def check_served(self, endpoint: Endpoint) -> None:
+        # A model that generates has no route for embeddings.
+        if endpoint == "embeddings" and not self.has_embeddings:
+            raise self.not_found()
+
+    def read_request(self, endpoint: Endpoint, body: Any, headers: dict[bytes, bytes]) -> EngineRequest:
         if not isinstance(body, dict):
             raise self._invalid("dict_type", "", "Input should be a valid dictionary", f"'input': {body!r}")
         try:
-            request = self._read(body, headers)
+            request = self._read(endpoint, body, headers)
         except LaxError as wrong:
             given = f"<dict of {len(wrong.given)} items>" if isinstance(wrong.given, dict) else wrong.given
             raise self._invalid(wrong.kind, wrong.field, wrong.message, f"'input': {given!r}") from wrong
@@ -54,21 +64,22 @@ class VllmDialect(Dialect):
             raise self.reject(
                 400, f"n must be at least 1, got {request.n}. (parameter=n, value={request.n})", param="n"
             )
+        if endpoint == "completions" and request.wish.echo and request.cap_tokens == 0:
+            # Only the prompt is wanted back; a token is made all the same.
+            request.cap_tokens = 1
         self._check_cap(request.cap_tokens)
         return request
 
-    def _read(self, body: Json, headers: dict[bytes, bytes]) -> ChatRequest:
-        cap = lax_int(body, "max_completion_tokens")
-        fallback_cap = lax_int(body, "max_tokens")
+    def _read(self, endpoint: Endpoint, body: Json, headers: dict[bytes, bytes]) -> EngineRequest:
         choices = lax_int(body, "n")
         include = stream_option(body, "include_usage")
         given_id = headers.get(b"x-request-id", b"").decode("latin-1") or body.get("request_id")
-        return ChatRequest(
-            messages=lax_messages(body),
-            model=body.get("model"),
+        return self.make_request(
+            endpoint,
+            body,
+            cap=lax_cap(body, self.caps_of(endpoint)),
             stream=lax_bool(body, "stream"),
             n=1 if choices is None else choices,
-            cap_tokens=fallback_cap if cap is None else cap,
             include_usage=include,
             continuous_usage=include and stream_option(body, "continuous_usage_stats"),
             client_id=given_id if isinstance(given_id, str) else None,
@@ -87,7 +98,7 @@ class VllmDialect(Dialect):
             )
             raise self.reject(400, message, param="max_tokens")
 
-    def target_tokens(self, request: ChatRequest, prompt_tokens: int) -> int:
+    def target_tokens(self, request: EngineRequest, prompt_tokens: int) -> int:
         room = self.context_tokens - prompt_tokens
         limit = f"This model's maximum context length is {self.context_tokens} tokens. However, "
         if room < 0:
@@ -110,8 +121,15 @@ class VllmDialect(Dialect):
             raise self.reject(400, message, param="input_tokens")
         return room if cap is None else cap
 
-    def make_wire_id(self, request: ChatRequest, headers: dict[bytes, bytes]) -> str:
-        return f"chatcmpl-{request.client_id or self.random_hex(16)}"
+    def make_wire_id(self, request: EngineRequest, headers: dict[bytes, bytes]) -> str:
+        if request.endpoint == "responses":
+            # The caller's id is echoed in a header and used for nothing else.
+            return f"resp_{self.random_hex(16)}"
+        prefix = {"completions": "cmpl", "embeddings": "embd"}.get(request.endpoint, "chatcmpl")
+        return f"{prefix}-{request.client_id or self.random_hex(16)}"
+
+    def make_tool_id(self) -> str:
+        return f"chatcmpl-tool-{self.random_hex(16)}"
 
     def head(self, *, headers: dict[bytes, bytes], requests: int, closing: bool) -> list[Header]:
         echoed = headers.get(b"x-request-id") or self.random_hex(32).encode()
@@ -134,13 +152,12 @@ class VllmDialect(Dialect):
         chunk = self._with_usage_so_far(call, self.chunk(call, [choice]), 0)
         return chunk | {"prompt_token_ids": None, "prompt_text": None}
 
-    def token_chunk(self, call: Call, index: int, step: int, text: str) -> Json:
-        field = "reasoning" if self.is_reasoning(call, step) else "content"
+    def token_chunk(self, call: Call, index: int, step: int, piece: Piece) -> Json:
         last = step == call.target_steps
         choice: Json = {
             "index": index,
-            "delta": {field: text},
-            "logprobs": None,
+            "delta": self.delta(call, piece),
+            "logprobs": self.logprobs(call, step, step),
             "finish_reason": call.finish_reason if last else None,
         }
         if last:
@@ -164,16 +181,15 @@ class VllmDialect(Dialect):
         return chunk | {"system_fingerprint": _FINGERPRINT}
 
     def plain_body(self, call: Call) -> Json:
-        reasoning, answer = self.texts(call)
-        message = {
-            "role": "assistant",
-            "content": answer,
+        said, message = self.message_of(call)
+        message |= {
             "refusal": None,
             "annotations": None,
             "audio": None,
             "function_call": None,
-            "reasoning": reasoning or None,
+            "reasoning": said.reasoning or None,
         }
+        logprobs = self.logprobs(call, 1, call.steps)
         ending = {
             "finish_reason": call.finish_reason,
             "stop_reason": None,
@@ -186,7 +202,7 @@ class VllmDialect(Dialect):
             "created": call.created_unix,
             "model": call.model,
             "choices": [
-                {"index": index, "message": message, "logprobs": None, **ending}
+                {"index": index, "message": message, "logprobs": logprobs, **ending}
                 for index in range(call.request.n)
             ],
             "service_tier": None,
@@ -212,7 +228,7 @@ class VllmDialect(Dialect):
                 "multimodal_tokens": None,
             },
             "completion_tokens_details": self._details(
-                min(call.steps, call.reasoning_tokens) * call.request.n
+                min(call.steps, call.reasoning_tokens) * call.request.sequences
             ),
         }
 
@@ -258,3 +274,8 @@ class VllmDialect(Dialect):
 
     def unauthorized(self) -> EngineError:
         return EngineError(401, {"error": "Unauthorized"})
+
+    def info(self, path: str) -> Json | list[Json] | None:
+        if path == "/version":
+            return {"version": self.engine_version}
+        return {"server_load": self.counters.running} if path == "/load" else None

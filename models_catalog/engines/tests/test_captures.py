@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from models_catalog.engines import ADAPTERS, ChatCall, EngineAdapter, UsageReport
+from models_catalog.engines import ADAPTERS, Endpoint, EngineAdapter, EngineCall, UsageReport
 from models_catalog.engines.fields import RESERVED_FIELDS
 from portal.kit.sse import event_data
 
@@ -179,9 +179,9 @@ def test_text_cannot_pretend_to_be_usage(engine: str) -> None:
 def sent(
     engine: str, *, stream: bool, fields: Mapping[str, Any] | None = None
 ) -> tuple[str, dict[str, str], dict[str, Any]]:
-    messages = [{"role": "user", "content": "hi"}]
-    call = ChatCall("att_1", "upstream", messages, fields or {}, 17, stream)
-    upstream = ADAPTERS[engine].chat(call)
+    content = {"messages": [{"role": "user", "content": "hi"}]}
+    call = EngineCall(Endpoint.CHAT, "att_1", "upstream", content, fields or {}, 17, stream)
+    upstream = ADAPTERS[engine].write(call)
     return upstream.path, dict(upstream.headers), json.loads(upstream.body)
 
 

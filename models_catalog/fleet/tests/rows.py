@@ -7,6 +7,8 @@ from fractions import Fraction
 from math import floor
 from typing import Any
 
+from models_catalog.fleet.commission.sweep import Measured
+from models_catalog.fleet.curve import CurvePoint
 from models_catalog.models import (
     CapacityVersion,
     CatalogModel,
@@ -20,6 +22,26 @@ from models_catalog.tests.catalog_files import fresh_name
 
 PAST = datetime(2026, 1, 1, tzinfo=UTC)
 FUTURE = datetime(2099, 1, 1, tzinfo=UTC)
+
+
+MEASURED = Measured(
+    points=(
+        CurvePoint(1, 40, 55, 10_000, 95.5),
+        CurvePoint(2, 45, 70, 11_000, 180.0),
+        CurvePoint(4, 60, 2_345, 15_000, 240.0),
+    ),
+    prompt_tokens=256,
+    output_tokens=128,
+    prefill_ns=250_000,
+    certified_concurrency=2,
+    certified_tokens_per_s=202,
+    input_weight=60,
+    cached_weight=6,
+    spent_prompt_tokens=12_345,
+    spent_output_tokens=6_789,
+    took_s=61.0,
+    ended="the first token came too late",
+)
 
 
 def make_pool() -> ServingPool:

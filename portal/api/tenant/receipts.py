@@ -6,6 +6,7 @@ from typing import Any
 
 from rest_framework import serializers
 
+from models_catalog.models import CancelPolicy
 from portal.api.fields import Moment, Money, PublicId, money_json
 from quotas.models import AttemptOutcome, Basis, HoldState, Provenance, UsageSource
 
@@ -26,7 +27,8 @@ class LabelledKey(serializers.Serializer[Any]):
 
 
 class ChargedLineAnswer(serializers.Serializer[Any]):
-    """units × price_per_million = amount, rounded half up, once. line_class: of the line that was used."""
+    """units × price_per_million = amount, rounded half up, once. line_class: of the line that was used.
+    is_billed: false for what the cancel policy waives."""
 
     token_class = serializers.CharField()
     units = serializers.IntegerField()
@@ -36,6 +38,7 @@ class ChargedLineAnswer(serializers.Serializer[Any]):
     window = serializers.CharField(allow_null=True)
     input_from_tokens = serializers.IntegerField()
     input_to_tokens = serializers.IntegerField(allow_null=True)
+    is_billed = serializers.BooleanField()
 
 
 class MovedAmount(serializers.Serializer[Any]):
@@ -61,7 +64,7 @@ class PostedTransferAnswer(serializers.Serializer[Any]):
 
 
 class RevisionAnswer(serializers.Serializer[Any]):
-    """What was known at one time: cost = charged + overrun (which the house bears)."""
+    """What was known at one time: cost = charged + overrun + waived (both of which the house bears)."""
 
     revision = serializers.IntegerField()
     recorded_at = Moment()
@@ -73,12 +76,14 @@ class RevisionAnswer(serializers.Serializer[Any]):
     image_tokens = serializers.IntegerField()
     completion_tokens = serializers.IntegerField()
     reasoning_tokens = serializers.IntegerField()
+    billed = serializers.ChoiceField(choices=CancelPolicy.choices)
     cost = Money(source="cost_nanos")
     charged = Money(source="charged_nanos")
     paid = Money(source="paid_nanos")
     granted = Money(source="granted_nanos")
     receivable = Money(source="receivable_nanos")
     overrun = Money(source="overrun_nanos")
+    waived = Money(source="waived_nanos")
     lines = ChargedLineAnswer(many=True)
     transfer = PostedTransferAnswer(allow_null=True)
 
@@ -132,6 +137,11 @@ class ReceiptAnswer(serializers.Serializer[Any]):
     choices = serializers.IntegerField()
     prompt_bound_tokens = serializers.IntegerField()
     output_cap_tokens = serializers.IntegerField()
+    max_cost = Money(source="max_cost_nanos", allow_null=True, help_text="The caller's ceiling.")
+    cancel_policy = serializers.ChoiceField(
+        choices=CancelPolicy.choices, help_text="What is billed of a call that breaks off."
+    )
+    has_broken_off = serializers.BooleanField()
     price = PriceUsedAnswer()
     hold = HeldMoneyAnswer()
     revisions = RevisionAnswer(many=True)

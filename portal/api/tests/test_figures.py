@@ -75,6 +75,13 @@ def test_calls_are_paged_and_each_has_its_receipt(world: ApiWorld) -> None:
     assert revision["charged"] == seen[0]["charged"]
     lines = sum(int(line["amount"]["nanos"]) for line in revision["lines"])
     assert lines == int(revision["cost"]["nanos"])
+    assert all(line["is_billed"] for line in revision["lines"])
+    assert (revision["billed"], revision["waived"]["nanos"]) == ("DELIVERED", "0")
+    assert (receipt["max_cost"], receipt["cancel_policy"], receipt["has_broken_off"]) == (
+        None,
+        "DELIVERED",
+        False,
+    )
     moved = sum(int(one["amount"]["nanos"]) for one in revision["transfer"]["amounts"])
     assert moved == -int(revision["charged"]["nanos"])
     assert caller.get("/requests?outcome=LOST").json()["data"] == []

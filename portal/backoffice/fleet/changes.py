@@ -16,6 +16,7 @@ from django.views.decorators.debug import sensitive_post_parameters
 
 from models_catalog.fleet import operations, queries
 from models_catalog.fleet.operations import (
+    AbilitiesEntry,
     BackendEntry,
     CapacityEntry,
     CostEntry,
@@ -25,7 +26,9 @@ from models_catalog.fleet.operations import (
 )
 from models_catalog.models import FleetState
 from portal.backoffice.fleet import pages
+from portal.backoffice.fleet.curves import measured_capacity
 from portal.backoffice.fleet.forms import (
+    AbilitiesForm,
     BackendForm,
     CapacityForm,
     ConfirmForm,
@@ -249,6 +252,34 @@ def edit_deployment(request: HttpRequest, deployment: str) -> HttpResponse:
 
 
 @operator_page(methods=FORM_METHODS)
+def deployment_abilities(request: HttpRequest, deployment: str) -> HttpResponse:
+    """What it can do where that is less than its model can."""
+    row = pages.find_deployment(deployment)
+    initial = {
+        "context_tokens": row.context_tokens,
+        "capabilities": "" if row.capabilities is None else ", ".join(row.capabilities),
+        "has_none": row.capabilities == (),
+        "quantisation": row.quantisation,
+    }
+    form = _bound(request, AbilitiesForm, initial=initial)
+    question = Question(
+        _("What “%(model)s” on “%(code)s” can do") % {"model": row.slug, "code": row.backend_code},
+        _("Save"),
+        _url("deployment", row.public_id),
+        text=_("Calls that need more than this go to other deployments of the model."),
+        testid="abilities-form",
+    )
+
+    def save() -> str:
+        operations.set_abilities(
+            deployment_id=row.id, entry=form.entry(AbilitiesEntry), **_why(request, form)
+        )
+        return _("The deployment is saved.")
+
+    return _answer(request, form, question, save)
+
+
+@operator_page(methods=FORM_METHODS)
 def deployment_state(request: HttpRequest, deployment: str) -> HttpResponse:
     """GET ?to=… the question; POST with the model's name as `confirm` when it stops serving."""
     row = pages.find_deployment(deployment)
@@ -316,11 +347,7 @@ def end_pool_cost(request: HttpRequest, pool: str) -> HttpResponse:
 def capacity(request: HttpRequest, deployment: str) -> HttpResponse:
     """What a deployment has and can carry from a moment on; the form begins with what it has now."""
     row = pages.find_deployment(deployment)
-    initial = (
-        _initial(row.capacity, CapacityForm)
-        if row.capacity
-        else {"input_weight": 250, "cached_weight": 25, "output_weight": 1000}
-    )
+    initial = _initial(row.capacity, CapacityForm) if row.capacity else measured_capacity(row.id)
     form = _bound(request, CapacityForm, initial=initial)
     question = Question(
         _("Capacity of “%(model)s” on “%(code)s”") % {"model": row.slug, "code": row.backend_code},

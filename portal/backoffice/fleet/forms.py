@@ -11,9 +11,12 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from models_catalog.fleet.entries import (
+    CAPABILITY,
     MAX_CODE_LENGTH,
     MAX_CONCURRENCY,
+    MAX_CONTEXT_TOKENS,
     MAX_CREDENTIAL_LENGTH,
+    AbilitiesEntry,
     BackendEntry,
     CapacityEntry,
     CostEntry,
@@ -40,7 +43,7 @@ from portal.backoffice.fleet.fields import ScaledField, UtcMomentField
 from portal.backoffice.fleet.rows import ENGINE_NAMES
 from portal.kit.ids import PREFIXES, InvalidPublicId, parse_public_id, public_id
 
-EntryT = TypeVar("EntryT", PoolEntry, BackendEntry, DeploymentEntry, CostEntry, CapacityEntry)
+EntryT = TypeVar("EntryT", PoolEntry, BackendEntry, DeploymentEntry, AbilitiesEntry, CostEntry, CapacityEntry)
 
 PLAIN: Final = {"autocomplete": "off", "spellcheck": "false"}
 MONO: Final = {**PLAIN, "class": "mono"}
@@ -231,6 +234,49 @@ class DeploymentForm(ReasonForm):
             return parse_public_id(PREFIXES["model"], self.cleaned_data["model_id"])
         except InvalidPublicId:
             raise ValidationError(_("There is no such model.")) from None
+
+
+class AbilitiesForm(ReasonForm):
+    """What a deployment can do where that is less than its model can. Valid, capabilities are a tuple, or
+    None for all."""
+
+    quantisation = forms.CharField(
+        label=gettext_lazy("Quantisation"),
+        max_length=64,
+        required=False,
+        help_text=gettext_lazy("Of its weights, such as FP8, AWQ or Q4_K_M."),
+        widget=forms.TextInput(attrs=PLAIN),
+    )
+    context_tokens = forms.IntegerField(
+        label=gettext_lazy("Context, tokens"),
+        min_value=1,
+        max_value=MAX_CONTEXT_TOKENS,
+        required=False,
+        help_text=gettext_lazy("Where it has less than the model. Empty: as much."),
+    )
+    capabilities = forms.CharField(
+        label=gettext_lazy("Capabilities"),
+        max_length=1100,
+        required=False,
+        help_text=gettext_lazy(
+            "Where it cannot do all that the model can: those it has, with commas. Empty: all."
+        ),
+        widget=forms.TextInput(attrs=MONO),
+    )
+    has_none = forms.BooleanField(label=gettext_lazy("It has none of them"), required=False)
+    field_order = ("quantisation", "context_tokens", "capabilities", "has_none", "reason")
+
+    def clean(self) -> dict[str, Any]:
+        values = super().clean() or {}
+        names = tuple(part.strip() for part in str(values.get("capabilities", "")).split(",") if part.strip())
+        if names and values.get("has_none"):
+            self.add_error("has_none", _("Either name capabilities or tick that it has none."))
+        if any(CAPABILITY.fullmatch(name) is None for name in names):
+            self.add_error(
+                "capabilities", _("Capabilities have small letters, digits and underscores, such as tools.")
+            )
+        values["capabilities"] = names if names or values.get("has_none") else None
+        return values
 
 
 class CostForm(ReasonForm):

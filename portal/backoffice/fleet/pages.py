@@ -10,8 +10,11 @@ from django.http import Http404, HttpRequest, HttpResponse
 
 from models_catalog.fleet import queries
 from models_catalog.fleet.inventory import BackendNotFound
+from models_catalog.fleet.measured import curve_history
 from models_catalog.fleet.probe import probe_backend
 from models_catalog.fleet.queries import BackendRow, DeploymentRow, PoolRow
+from portal.backoffice.fleet.curves import show_curve
+from portal.backoffice.fleet.gateways import read_words
 from portal.backoffice.fleet.rows import show_backend, show_deployment, show_pool
 from portal.backoffice.pages import operator_page
 from portal.kit.clock import utc_now
@@ -27,7 +30,8 @@ def fleet(request: HttpRequest) -> HttpResponse:
     """Every pool with its backends; htmx asks for the tables alone, again and again."""
     now = utc_now()
     health = _health()
-    pools = [show_pool(row, health or {}) for row in queries.list_pools(now=now)]
+    words = read_words()
+    pools = [show_pool(row, health or {}, words or ()) for row in queries.list_pools(now=now)]
     backends = [backend for pool in pools for backend in pool.backends]
     context = {
         "section": SECTION,
@@ -53,7 +57,7 @@ def pool(request: HttpRequest, pool: str) -> HttpResponse:
     context = {
         "section": SECTION,
         "now": now,
-        "pool": show_pool(row, health or {}),
+        "pool": show_pool(row, health or {}, read_words() or ()),
         "has_failed": health is None,
         "costs": queries.cost_history(pool_id=row.id, now=now),
     }
@@ -66,12 +70,13 @@ def pool(request: HttpRequest, pool: str) -> HttpResponse:
 def backend(request: HttpRequest, backend: str) -> HttpResponse:
     """One backend: how it does, what is on it and what operators know of it."""
     row = find_backend(backend)
-    health = _health()
+    health, words = _health(), read_words()
     context = {
         "section": SECTION,
         "now": utc_now(),
-        "backend": show_backend(row, (health or {}).get(row.id)),
+        "backend": show_backend(row, (health or {}).get(row.id), words or ()),
         "has_failed": health is None,
+        "gateways_unknown": words is None,
     }
     if is_fragment(request):
         return show(request, "backoffice/fleet/_health.html", context)
@@ -83,11 +88,14 @@ def deployment(request: HttpRequest, deployment: str) -> HttpResponse:
     """One model on one backend: its name there, its share of the pool and what it can carry."""
     now = utc_now()
     row = find_deployment(deployment)
+    curves = curve_history(deployment_id=row.id)
     context = {
         "section": SECTION,
         "now": now,
         "deployment": show_deployment(row),
         "capacities": queries.capacity_history(deployment_id=row.id, now=now),
+        "curves": curves,
+        "measured": show_curve(curves[0]) if curves else None,
     }
     return show(request, "backoffice/fleet/deployment.html", context)
 

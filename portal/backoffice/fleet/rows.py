@@ -1,6 +1,6 @@
 """The fleet as its pages show it: words and lamps beside the numbers of the domain."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -10,6 +10,8 @@ from django.utils.translation import gettext_lazy as _
 
 from models_catalog.fleet.queries import BackendRow, CostRow, DeploymentRow, Phase, PoolRow
 from models_catalog.models import Engine, FleetState
+from portal.backoffice.fleet.gateways import GatewayView, views_of
+from portal.inference.fleet_state import GatewayWord
 from quotas.metering.queries.fleet_health import BackendHealth
 
 Text = str | Promise
@@ -62,6 +64,7 @@ class ShownBackend:
     state: Lamp
     lamp: Lamp
     deployments: tuple[ShownDeployment, ...]
+    gateways: tuple[GatewayView, ...] = ()
 
     @property
     def engine_name(self) -> Text:
@@ -107,20 +110,26 @@ class ShownPool:
     parts: tuple[CostPart, ...]
 
 
-def show_pool(row: PoolRow, health: Mapping[UUID, BackendHealth]) -> ShownPool:
-    """A pool beside the health of its backends."""
-    backends = tuple(show_backend(backend, health.get(backend.id)) for backend in row.backends)
+def show_pool(
+    row: PoolRow, health: Mapping[UUID, BackendHealth], words: Sequence[GatewayWord] = ()
+) -> ShownPool:
+    """A pool beside the health of its backends, and what gateways say of them."""
+    backends = tuple(show_backend(backend, health.get(backend.id), words) for backend in row.backends)
     return ShownPool(row, backends, cost_parts(row.cost) if row.cost else ())
 
 
-def show_backend(row: BackendRow, health: BackendHealth | None) -> ShownBackend:
-    """A backend beside its health."""
+def show_backend(
+    row: BackendRow, health: BackendHealth | None, words: Sequence[GatewayWord] = ()
+) -> ShownBackend:
+    """A backend beside its health, and what gateways say of it."""
+    gateways = views_of(row, words)
     return ShownBackend(
         row=row,
         health=health,
         state=Lamp(*STATES[row.state]),
-        lamp=health_lamp(row, health),
+        lamp=health_lamp(row, health, gateways),
         deployments=tuple(show_deployment(deployment) for deployment in row.deployments),
+        gateways=gateways,
     )
 
 
@@ -129,8 +138,13 @@ def show_deployment(row: DeploymentRow) -> ShownDeployment:
     return ShownDeployment(row, Lamp(*STATES[row.state]))
 
 
-def health_lamp(row: BackendRow, health: BackendHealth | None) -> Lamp:
+def health_lamp(row: BackendRow, health: BackendHealth | None, gateways: Sequence[GatewayView] = ()) -> Lamp:
     """In one word how the backend does, the worst first."""
+    if row.state != FleetState.DISABLED:
+        if any(one.is_down for one in gateways):
+            return Lamp("bad", _("Does not answer"))
+        if any(one.is_troubled for one in gateways):
+            return Lamp("bad", _("Left alone"))
     if health is None:
         return Lamp("quiet", _("Unknown"))
     share = health.recent.failed_share

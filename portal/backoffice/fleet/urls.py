@@ -25,5 +25,6 @@ urlpatterns: list[URLPattern] = [
     path(_DEPLOYMENT, pages.deployment, name="deployment"),
     path(f"{_DEPLOYMENT}/edit", changes.edit_deployment, name="deployment-edit"),
     path(f"{_DEPLOYMENT}/state", changes.deployment_state, name="deployment-state"),
+    path(f"{_DEPLOYMENT}/abilities", changes.deployment_abilities, name="deployment-abilities"),
     path(f"{_DEPLOYMENT}/capacity", changes.capacity, name="deployment-capacity"),
 ]

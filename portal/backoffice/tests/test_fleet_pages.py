@@ -138,7 +138,10 @@ def pages_of(stage: Stage) -> list[str]:
             for name in ("backend", "backend-edit", "backend-credential", "deployment-new")
         ),
         f"{url('backend-state', stage.backend)}?to=DRAINING",
-        *(url(name, stage.deployment) for name in ("deployment", "deployment-edit", "deployment-capacity")),
+        *(
+            url(name, stage.deployment)
+            for name in ("deployment", "deployment-edit", "deployment-capacity", "deployment-abilities")
+        ),
         f"{url('deployment-state', stage.deployment)}?to=ACTIVE",
     ]
 
@@ -166,6 +169,7 @@ def test_every_page_is_there_for_operators_alone(client: Client, stage: Stage) -
         ("deployment-new", "backend"),
         ("deployment", "deployment"),
         ("deployment-capacity", "deployment"),
+        ("deployment-abilities", "deployment"),
     ],
 )
 def test_what_is_not_there(client: Client, name: str, kind: str) -> None:

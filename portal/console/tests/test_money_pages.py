@@ -14,6 +14,7 @@ import pytest
 
 from portal.console.tests.people import HTMX, Stage, open_stage, text_of
 from portal.kit.ids import PREFIXES, public_id
+from quotas.models import AttemptOutcome
 from quotas.tests.doors import admitted, settle_one
 from tenants.models import Role
 from tests.database import connected
@@ -162,6 +163,29 @@ def test_a_receipt_explains_the_charge(customer: Customer) -> None:
     assert {-50_000, -13_000} <= {
         int(nanos) for nanos in re.findall(r'<data class="money" value="(-?\d+)"', html)
     }
+
+
+def test_a_receipt_names_the_ceiling_and_what_a_broken_call_was_billed(customer: Customer) -> None:
+    """An input token costs 1,000 nano-units and an output token 2,000; this model bills the input."""
+    model = make_model(cancel_policy="INPUT")
+    enable(customer.fixture, model)
+    row = admitted(customer.doors, admission_row(customer.fixture, model, max_cost_nanos=250_000))
+    settle_one(
+        customer.doors,
+        settlement_row(row, prompt_tokens=37, completion_tokens=13, outcome=AttemptOutcome.CLIENT_GONE),
+    )
+    html = text_of(customer.stage.get("request", public_id(PREFIXES["request"], row.request_id)))
+    assert values(html, "receipt-total") == [63_000]
+    assert values(html, "receipt-waived") == [26_000]
+    assert values(html, "receipt-charged") == [37_000]
+    assert values(html, "receipt-ceiling") == [250_000]
+    assert html.count("not billed") == 1
+    assert "the input only is billed" in html
+    assert 'data-testid="receipt-broken-off"' in html
+    whole = text_of(customer.stage.get("request", customer.call(37, 13)))
+    assert "receipt-broken-off" not in whole
+    assert "receipt-ceiling" not in whole
+    assert "what was delivered is billed" in whole
 
 
 def test_a_receipt_of_somebody_else_does_not_exist(customer: Customer) -> None:

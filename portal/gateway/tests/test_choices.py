@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +12,10 @@ from devstack.engines.options import FLAVOURS
 from devstack.engines.testing import RunningEngine, sim
 from devstack.engines.tokens import count_prompt_tokens
 from portal.gateway.tests.stage import Answer, Stage, cost_nanos, make_stage, on, stored
+from tests.database import connected
+from tests.factories import enable, make_tenant
 from tests.gateway_process import RunningGateway
+from tests.waiting import wait_for
 
 CHOICES = 3
 TOKENS = 5
@@ -74,6 +79,41 @@ def test_each_choice_reaches_the_backend_as_a_call_of_one(
     assert all("n" not in body for body in bodies)
     assert len({body["rid"] for body in bodies}) == 2
     assert len({attempt["wire_id"] for attempt in kept.attempts}) == 2
+
+
+def _waits_for(backend_pid: int) -> bool:
+    with connected("owner") as observer:
+        row = observer.execute(
+            "SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE %s = ANY (pg_blocking_pids(pid)))",
+            (backend_pid,),
+        ).fetchone()
+    return row == (True,)
+
+
+def test_the_first_attempt_is_sent_where_it_was_recorded(
+    gateway: RunningGateway, engines: dict[str, RunningEngine]
+) -> None:
+    """While a call is admitted others begin, and what was the best deployment is it no more."""
+    here, there = engines["sglang"], engines["vllm"]
+    stage = make_stage(gateway, on(here, "sglang"), on(there, "vllm"))
+    other = replace(stage, tenant=make_tenant(granted="1.00"))
+    enable(other.tenant, stage.model)
+    with ThreadPoolExecutor(3) as pool:
+        with connected("owner", autocommit=False) as keeper:
+            keeper.execute("SELECT 1 FROM quotas_wallet WHERE tenant_id = %s FOR UPDATE", (stage.tenant.id,))
+            call = pool.submit(stage.ask, TEXT, n=2)
+            wait_for(lambda: _waits_for(keeper.info.backend_pid), 10, "an admission that waits")
+            # Without usage it says nothing about how fast its backend is.
+            short = pool.submit(other.ask, sim(tokens=2, ttft_ms=1000, fault="no_usage"))
+            there.wait_running()
+            long = pool.submit(other.ask, sim(tokens=2, ttft_ms=3000))
+            here.wait_running()
+            short.result()
+        attempts = stored(call.result().request_id).attempts
+        long.result()
+    (first,) = [attempt for attempt in attempts if attempt["choice_index"] == 0]
+    assert first["deployment_id"] == stage.model.deployment_id
+    assert first["wire_id"] in {record["wire_id"] for record in here.requests()}
 
 
 def test_a_choice_that_breaks_off_ends_the_others_and_only_what_was_delivered_is_billed(

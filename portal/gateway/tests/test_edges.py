@@ -126,3 +126,16 @@ def test_a_body_of_empty_lists_is_refused_before_it_is_read(gateway: RunningGate
     stage = make_stage(gateway, ("generic", "http://127.0.0.1:9"))
     answer = stage.post(b'{"model":"x","messages":[' + b"[]," * 300_000 + b"[]]}")
     assert (answer.status, answer.error["code"]) == (400, "invalid_json")
+
+
+def test_an_absurd_count_is_charged_up_to_what_was_held_and_spoils_nothing(gateway: RunningGateway) -> None:
+    """Counts beyond what any number holds: the call is served, and its backend serves on."""
+    usage = {"prompt_tokens": 1, "completion_tokens": 10**400}
+    body = json.dumps({"id": "x", "choices": [{"index": 0, "message": {"content": "hi"}}], "usage": usage})
+
+    with ScriptedBackend(lambda exchange: exchange.answer("application/json", body.encode())) as backend:
+        stage = make_stage(gateway, ("vllm", backend.url))
+        for _ in range(3):
+            answer = stage.ask(max_tokens=5)
+            assert answer.status == 200
+            assert stored(answer.request_id).outcomes == ["COMPLETED"]

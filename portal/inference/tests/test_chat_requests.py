@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from models_catalog.engines import ADAPTERS
 from models_catalog.engines.fields import COMMON_FIELDS, GATEWAY_FIELDS, RESERVED_FIELDS
-from portal.inference.chat import MAX_DEPTH, ChatRequest, decode_body, read_chat_request, read_model
+from portal.inference.dialects import CHAT, ModelRequest, decode_body, read_model, reading
+from portal.inference.dialects.reading import MAX_DEPTH
 from portal.inference.errors import CallError
 from portal.inference.snapshot import ModelEntry
 
@@ -35,13 +36,26 @@ ENTRY = ModelEntry(
 OURS = {"model", "messages", "stream", "stream_options", "max_tokens", "rid", "timings_per_token"}
 
 
-def read(body: dict[str, Any], *, engine: str = "generic", entry: ModelEntry = ENTRY) -> ChatRequest:
+def read(body: dict[str, Any], *, engine: str = "generic", entry: ModelEntry = ENTRY) -> ModelRequest:
     raw = json.dumps(body).encode()
-    return read_chat_request(decode_body(raw), raw=raw, entry=entry, engines=[ADAPTERS[engine]])
+    return CHAT.read_request(decode_body(raw), raw=raw, entry=entry, engines=[ADAPTERS[engine]])
 
 
 def hello(**fields: Any) -> dict[str, Any]:
     return {"model": "test/model", "messages": [{"role": "user", "content": "hello"}], **fields}
+
+
+def sent_body(request: ModelRequest, engine: str) -> dict[str, Any]:
+    """What the engine is sent for the request's first choice."""
+    upstream = request.upstream_call(
+        engine=ADAPTERS[engine],
+        attempt_id="att_x",
+        upstream_model="upstream",
+        output_cap_tokens=request.output_cap_tokens,
+        index=0,
+    )
+    body: dict[str, Any] = json.loads(upstream.body)
+    return body
 
 
 def refused(body: dict[str, Any]) -> CallError:
@@ -148,7 +162,7 @@ def outcome(function: Callable[[], ResultT]) -> ResultT | CallError:
         return error
 
 
-def check_request(request: ChatRequest, engine: str) -> None:
+def check_request(request: ModelRequest, engine: str) -> None:
     """What money depends on holds, and what is passed on is listed."""
     adapter = ADAPTERS[engine]
     assert 1 <= request.output_cap_tokens <= ENTRY.max_output_tokens
@@ -157,8 +171,7 @@ def check_request(request: ChatRequest, engine: str) -> None:
     assert 1 <= request.estimated_prompt_tokens <= request.prompt_bound_tokens
     allowed = set(COMMON_FIELDS) | set(adapter.extra_fields) | {"chat_template_kwargs"}
     assert set(request.fields) <= allowed
-    upstream = adapter.chat(request.to_upstream(attempt_id="att_x", upstream_model="upstream"))
-    sent = json.loads(upstream.body)
+    sent = sent_body(request, engine)
     assert set(sent) <= allowed | OURS
     assert sent["model"] == "upstream"
     assert sent["max_tokens"] == request.output_cap_tokens
@@ -242,12 +255,7 @@ def test_images_are_counted_and_must_be_inline() -> None:
 
     request = read(with_image("data:image/png;base64,AAAA"), entry=entry)
     assert request.prompt_bound_tokens == 2 * 500 + 16 + 32
-    assert (
-        json.loads(ADAPTERS["vllm"].chat(request.to_upstream(attempt_id="a", upstream_model="u")).body)[
-            "messages"
-        ]
-        == with_image("data:image/png;base64,AAAA")["messages"]
-    )
+    assert sent_body(request, "vllm")["messages"] == with_image("data:image/png;base64,AAAA")["messages"]
     with pytest.raises(CallError, match="data: URLs"):
         read(with_image("http://10.0.0.1/x.png"), entry=entry)
 
@@ -268,7 +276,18 @@ def test_every_kind_of_message_passes_unchanged() -> None:
         {"role": "assistant", "content": "done"},
     ]
     request = read({"model": "x", "messages": messages})
-    sent = json.loads(ADAPTERS["vllm"].chat(request.to_upstream(attempt_id="a", upstream_model="u")).body)
+    sent = sent_body(request, "vllm")
     # An assistant's content is null when it is left out, in OpenAI's words too.
     messages[3].pop("content")
     assert sent["messages"] == messages
+
+
+def test_fields_are_read_alike_at_once_and_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = hello(
+        temperature=1, stop=["a"], stream=True, stream_options={"include_usage": True}, seed=None, n=2,
+        tools=[{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}],
+        response_format={"type": "json_object"}, logit_bias={"5": 1}, max_tokens=7,
+    )  # fmt: skip
+    at_once = read(body)
+    monkeypatch.setattr(reading, "_converted_whole", lambda body, rules: None)
+    assert read(body) == at_once

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from models_catalog.engines import ADAPTERS
+from models_catalog.engines import ADAPTERS, Endpoint
 from portal.inference.stream_events import read_opening, read_run
 from portal.inference.upstream_answers import UNREADABLE, read_plain_answer, refusal_of
 
@@ -58,6 +58,29 @@ def test_internals_are_not_told() -> None:
     assert "sglang" not in error.message
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "cannot reach http://gpu-7:8000",
+        "10.3.0.7 refused",
+        "connect to fd00::1:8000 failed",
+        "see localhost:30000",
+        "no such file: C:\\models\\x.gguf",
+        "token hf_abc is wrong at /srv/models",
+    ],
+)
+@pytest.mark.parametrize("prefix", ["", "context: "])
+def test_addresses_and_paths_are_not_told(words: str, prefix: str) -> None:
+    error, _ = refusal_of(400, json.dumps({"error": {"message": prefix + words}}).encode())
+    assert words not in error.message
+    assert error.message
+
+
+def test_ordinary_words_are_told() -> None:
+    for words in ("temperature must be in [0, 2]; got 2.5", "1/2 of the images failed: a: b", "e.g. 1.5.2"):
+        assert refusal_of(400, json.dumps({"message": words}).encode())[0].message == words
+
+
 @pytest.mark.parametrize("body", [b"", b"\xff\xfe", b"<html>", b"[]", b'{"error":"no"}', b"[" * 10_000])
 @pytest.mark.parametrize(
     ("status", "told", "elsewhere"),
@@ -78,6 +101,22 @@ def test_every_status_has_an_answer(body: bytes, status: int, told: int, elsewhe
     error, may_go_on = refusal_of(status, body)
     assert (error.status, may_go_on) == (told, elsewhere)
     assert error.message
+
+
+@pytest.mark.parametrize("status", [404, 405, 501])
+def test_an_engine_without_an_endpoint_is_well(status: int) -> None:
+    """llama.cpp answers 501 for embeddings, vLLM 404: no reason to send it no chats any more."""
+    error, elsewhere = refusal_of(status, b'{"detail":"Not Found"}', Endpoint.EMBEDDINGS)
+    assert (error.status, error.code, elsewhere) == (400, "endpoint_not_offered", False)
+    assert refusal_of(status, b"", Endpoint.CHAT)[0].status == 502
+
+
+@pytest.mark.parametrize("endpoint", Endpoint)
+def test_an_engine_without_the_model_is_not_well(endpoint: Endpoint) -> None:
+    """Then our catalog is wrong about it, and another backend may have the model."""
+    body = {"error": {"message": "The model `x` does not exist.", "type": "NotFoundError", "param": "model"}}
+    error, elsewhere = refusal_of(404, json.dumps(body).encode(), endpoint)
+    assert (error.code, elsewhere) == ("backend_failed", True)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from portal.kit.batching import BUSY, Busy, GroupCommit
 from portal.kit.tests.fake_time import now
@@ -81,7 +82,7 @@ def is_transient(error: BaseException) -> bool:
     return isinstance(error, ConnectionLostError)
 
 
-def group_commit(database: FakeDatabase, **limits: int | float) -> GroupCommit[Order, str]:
+def group_commit(database: FakeDatabase, **limits: Any) -> GroupCommit[Order, str]:
     return GroupCommit(
         "orders",
         flush=database.flush,
@@ -91,7 +92,7 @@ def group_commit(database: FakeDatabase, **limits: int | float) -> GroupCommit[O
         is_transient=is_transient,
         on_orphan=database.on_orphan,
         clock=now,
-        **limits,  # type: ignore[arg-type]
+        **limits,
     )
 
 

@@ -58,7 +58,7 @@ def run_in_fake_time(work: Coroutine[Any, Any, Result]) -> Result:
         result = runner.run(whole())
         # The loop reports errors that nobody fetched when their futures are collected.
         gc.collect(1)
-        assert unseen == []
+        assert unseen == [], unseen
     return result
 
 

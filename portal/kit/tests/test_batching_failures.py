@@ -87,6 +87,24 @@ async def test_a_connection_that_stays_broken_ends_in_deadlines_with_their_cause
 
 
 @in_fake_time
+async def test_submitters_are_told_of_an_outage_before_their_deadlines() -> None:
+    """Also one whose item is not in the batch that broke off; what may have happened is followed up."""
+    database = FakeDatabase(failures=[ConnectionLostError() for _ in range(6)], duration_s=0.05)
+    commit = group_commit(database, flushers=1, patience_s=0.3, max_batch=1)
+    started = now()
+    in_flight, behind = submitted(commit, Order(1), Order(2, "b"))
+    for task in (in_flight, behind):
+        with pytest.raises(DeadlineExceeded):
+            await task
+    assert 0.3 <= now() - started <= 0.7
+    late = submitted(commit, Order(3, "c"))[0]
+    assert await late == "answer 3"
+    assert database.orphans == [(1, "answer 1")]
+    assert [2] not in database.batches
+    await commit.close(5)
+
+
+@in_fake_time
 async def test_an_item_that_may_have_happened_is_followed_up_although_its_submitter_left() -> None:
     database = FakeDatabase(failures=[ConnectionLostError()])
     commit = group_commit(database)

@@ -22,7 +22,9 @@
 -- counted with the first.
 WITH calls AS MATERIALIZED (
   SELECT q.id, q.tenant_id, q.admitted_at, u.prompt_tokens, u.cached_tokens, u.completion_tokens,
-    u.charged_nanos - u.granted_nanos AS revenue_nanos, u.granted_nanos, u.overrun_nanos
+    u.charged_nanos - u.granted_nanos AS revenue_nanos, u.granted_nanos,
+    -- Whatever was delivered and not billed is ours.
+    u.overrun_nanos + u.waived_nanos AS overrun_nanos
   FROM quotas_inferencerequest q
   JOIN quotas_usagerecord u ON u.request_id = q.id AND u.request_id BETWEEN %(first)s AND %(last)s
   WHERE q.id BETWEEN %(first)s AND %(last)s AND q.admitted_at >= %(from)s AND q.admitted_at < %(to)s

@@ -4,7 +4,10 @@ is away."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import gc
+import weakref
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -39,11 +42,26 @@ async def server(services: Services) -> AsyncIterator[Redis]:
     await client.aclose()
 
 
+Opening = Callable[..., RateLimits]
+
+
 @pytest.fixture
-async def limits(server: Redis) -> AsyncIterator[RateLimits]:
-    one = RateLimits(server, lease_s=LEASE_S)
-    yield one
-    await one.close()
+async def opening() -> AsyncIterator[Opening]:
+    """Makes the limits of one process; their connections end with the test."""
+    opened: list[RateLimits] = []
+
+    def make(server: Redis, *, lease_s: int = LEASE_S) -> RateLimits:
+        opened.append(RateLimits(server, lease_s=lease_s))
+        return opened[-1]
+
+    yield make
+    for one in opened:
+        await one.close()
+
+
+@pytest.fixture
+async def limits(server: Redis, opening: Opening) -> RateLimits:
+    return opening(server)
 
 
 async def take(
@@ -88,8 +106,8 @@ async def test_a_minute_s_worth_passes_and_the_next_is_told_when(limits: RateLim
     assert 0 < answer.wait_s <= 12
 
 
-async def test_processes_share_buckets_and_slots(server: Redis) -> None:
-    one, other, tenant_id = RateLimits(server, lease_s=9), RateLimits(server, lease_s=9), uuid7()
+async def test_processes_share_buckets_and_slots(server: Redis, opening: Opening) -> None:
+    one, other, tenant_id = opening(server, lease_s=9), opening(server, lease_s=9), uuid7()
     for asked in ([rpm(4)], [slots(4)]):
         answers = [await take(limits, tenant_id, asked) for limits in (one, other, one, other, one, other)]
         assert sum(isinstance(answer, RateTicket) for answer in answers) == 4
@@ -175,9 +193,9 @@ async def test_a_lowered_limit_is_full_and_not_more(limits: RateLimits) -> None:
     assert 0 < answer.wait_s <= 6
 
 
-async def test_a_slot_outlives_its_lease_only_when_renewed(server: Redis) -> None:
+async def test_a_slot_outlives_its_lease_only_when_renewed(server: Redis, opening: Opening) -> None:
     tenant_id, limit = uuid7(), slots(1)
-    dead, living, third = (RateLimits(server, lease_s=1) for _ in range(3))
+    dead, living, third = (opening(server, lease_s=1) for _ in range(3))
     await taken(dead, tenant_id, [limit])
     await asyncio.sleep(1.05)
     ticket = await taken(living, tenant_id, [limit])
@@ -202,6 +220,35 @@ async def test_a_slot_that_is_freed_while_it_is_renewed_stays_free(limits: RateL
     assert await slots_of(server, tenant_id, limit) == 0
 
 
+async def test_a_slot_that_is_freed_before_its_turn_to_be_renewed_stays_free(
+    limits: RateLimits, server: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rate, "RENEW_CHUNK", 1)
+    tenant_id, limit = uuid7(), slots(5)
+    tickets = [await taken(limits, tenant_id, [limit]) for _ in range(3)]
+    renewing = asyncio.create_task(limits.renew())
+    await asyncio.sleep(0)
+    for ticket in tickets[1:]:
+        limits.end(ticket, used_tokens=0)
+    await renewing
+    await limits.close()
+    assert await slots_of(server, tenant_id, limit) == 1
+
+
+async def test_a_call_leaves_nothing_to_the_garbage_collector(limits: RateLimits, server: Redis) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        ticket = await taken(limits, uuid7(), [slots(1), rpm(10)])
+        left = weakref.ref(ticket.request_id)
+        limits.end(ticket, used_tokens=0)
+        await limits.close()
+        del ticket
+        assert left() is None
+    finally:
+        gc.enable()
+
+
 async def test_a_caller_that_leaves_while_it_asks_keeps_nothing(limits: RateLimits, server: Redis) -> None:
     tenant_id, asked = uuid7(), [tpm(100), slots(1)]
     asking = asyncio.create_task(take(limits, tenant_id, asked, tokens=100))
@@ -214,8 +261,27 @@ async def test_a_caller_that_leaves_while_it_asks_keeps_nothing(limits: RateLimi
     assert await level_of(server, tenant_id, asked[0]) == 0
 
 
-async def test_a_crowd_is_let_in_one_by_one_and_none_fails_open(server: Redis) -> None:
-    one, other, tenant_id = RateLimits(server, lease_s=9), RateLimits(server, lease_s=9), uuid7()
+async def test_a_caller_that_leaves_when_the_answer_is_there_keeps_nothing(
+    limits: RateLimits, server: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenant_id, limit = uuid7(), slots(1)
+    ask = limits._line.ask_encoded
+
+    def ask_and_leave(command: bytes, **options: Any) -> asyncio.Future[Any]:
+        answer = ask(command, **options)
+        answer.add_done_callback(lambda _: asking.cancel())
+        return answer
+
+    monkeypatch.setattr(limits._line, "ask_encoded", ask_and_leave)
+    asking = asyncio.create_task(take(limits, tenant_id, [limit]))
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    await limits.close()
+    assert await slots_of(server, tenant_id, limit) == 0
+
+
+async def test_a_crowd_is_let_in_one_by_one_and_none_fails_open(server: Redis, opening: Opening) -> None:
+    one, other, tenant_id = opening(server, lease_s=9), opening(server, lease_s=9), uuid7()
     before = rate.FAILED_OPEN._value.get()
     asked = [slots(30), rpm(1_000)]
     answers = await asyncio.gather(*(take(limits, tenant_id, asked) for limits in (one, other) * 500))
@@ -264,9 +330,9 @@ async def test_every_key_carries_the_organization_and_an_end(limits: RateLimits,
         assert 0 < await server.pttl(key) <= 61_000
 
 
-async def test_without_valkey_the_process_counts_for_itself() -> None:
+async def test_without_valkey_the_process_counts_for_itself(opening: Opening) -> None:
     client = valkey.connect("redis://127.0.0.1:1/0")
-    limits, tenant_id = RateLimits(client, lease_s=LEASE_S), uuid7()
+    limits, tenant_id = opening(client), uuid7()
     before = rate.FAILED_OPEN._value.get()
     answers = [await take(limits, tenant_id, [rpm(3)]) for _ in range(5)]
     assert [isinstance(answer, RateTicket) for answer in answers] == [True, True, True, False, False]
@@ -281,9 +347,11 @@ async def test_without_valkey_the_process_counts_for_itself() -> None:
     assert rate.FAILED_OPEN._value.get() - before == 9
 
 
-async def test_an_outage_finds_the_slots_of_this_process_counted(services: Services) -> None:
+async def test_an_outage_finds_the_slots_of_this_process_counted(
+    services: Services, opening: Opening
+) -> None:
     client = valkey.connect(services.valkey_url)
-    limits, tenant_id, limit = RateLimits(client, lease_s=LEASE_S), uuid7(), slots(2)
+    limits, tenant_id, limit = opening(client), uuid7(), slots(2)
     first = await taken(limits, tenant_id, [limit])
     services.valkey.stop()
     try:
@@ -299,7 +367,7 @@ async def test_an_outage_finds_the_slots_of_this_process_counted(services: Servi
     members: list[object] = []
     for _ in range(20):
         # A round may find the connection that went with the server; the next one has a fresh one.
-        limits._line.paused_until_s = 0.0
+        limits._line.forgive()
         await limits.renew()
         members = list(await client.zrange(limit.key(tenant_id), 0, -1))
         if name in members:

@@ -88,7 +88,7 @@ class InValkey:
 
     def take(self, request_id: UUID, demands: Sequence[Demand], now_us: int) -> Verdict:
         arguments = script_arguments(request_id, demands, lease_ms=LEASE_MS)
-        number, wait_us = self._take(keys=[demand.key for demand in demands], args=[*arguments, now_us])
+        number, wait_us, _ = self._take(keys=[demand.key for demand in demands], args=[*arguments, now_us])
         if not number:
             return Verdict(None)
         return Verdict(number - 1, wait_us / 1_000_000 if wait_us >= 0 else math.inf)

@@ -1,20 +1,32 @@
-"""Everything that explains one charge."""
+"""Everything that explains one charge: the one place that pages, the management API and /v1 ask."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
 from uuid import UUID
 
+import msgspec
 from django.db import connections
+from psycopg import AsyncConnection
 
 from portal.kit.ids import PREFIXES, partition_bound, public_id, uuid7_time
-from quotas.metering.queries.labels import KeyLabel, ModelLabel, key_labels, model_labels
+from quotas.metering.queries.labels import KeyLabel, ModelLabel
 from quotas.metering.queries.requests import ATTEMPTS_AFTER, ATTEMPTS_BEFORE
-from quotas.models import Basis, Hold, InferenceRequest, LedgerEntry, LedgerTransfer, UsageRecord
 from tenants.scope import scope_alias
 
 MILLION = 1_000_000
+
+_RECEIPT: Final = Path(__file__).with_suffix(".sql").read_text(encoding="utf-8")
+# What an engine is called is the fleet's, which an organization's own role does not see.
+_WITHOUT_ENGINES: Final = _RECEIPT.replace("{engine}", "''")
+_WITH_ENGINES: Final = _RECEIPT.replace(
+    "{engine}",
+    "(SELECT b.engine FROM models_catalog_deployment d JOIN models_catalog_servingbackend b "
+    "ON b.id = d.backend_id WHERE d.id = a.deployment_id)",
+)
 
 
 class RequestNotFound(LookupError):
@@ -25,17 +37,20 @@ class RequestNotFound(LookupError):
 class ChargedLine:
     """Units of one token class times the price of the line that was chosen, in nano-units per million.
 
-    window, input_from_tokens and input_to_tokens (exclusive, None is open) say which line it is.
+    window, input_from_tokens and input_to_tokens (exclusive, None is open) say which line it is. is_billed:
+    false for what the cancel policy waived.
     """
 
     token_class: str
     units: int
     price_nanos_per_million: int
     amount_nanos: int
+    line_id: UUID
     line_class: str
     window: str | None
     input_from_tokens: int
     input_to_tokens: int | None
+    is_billed: bool
 
     @property
     def rounding_millionths(self) -> int:
@@ -59,8 +74,9 @@ class PostedTransfer:
 @dataclass(frozen=True, slots=True)
 class Revision:
     """What the call used as known at one time, and who said so (source). Amounts are totals, not differences:
-    cost = charged + overrun (ours), charged = paid + granted + receivable. transfer posts the difference
-    to the revision before; None when there was none."""
+    cost = charged + overrun (beyond the hold, ours) + waived (of a call that broke off, ours), and charged =
+    paid + granted + receivable. billed: DELIVERED, INPUT or NOTHING. transfer posts the difference to the
+    revision before; None when there was none."""
 
     revision: int
     recorded_at: datetime
@@ -72,11 +88,13 @@ class Revision:
     image_tokens: int
     completion_tokens: int
     reasoning_tokens: int
+    billed: str
     cost_nanos: int
     charged_nanos: int
     granted_nanos: int
     receivable_nanos: int
     overrun_nanos: int
+    waived_nanos: int
     lines: tuple[ChargedLine, ...]
     transfer: PostedTransfer | None
 
@@ -85,9 +103,15 @@ class Revision:
         return self.charged_nanos - self.granted_nanos - self.receivable_nanos
 
     @property
+    def due_nanos(self) -> int:
+        """What its billed lines come to; what was held bounds what of that is charged."""
+        return sum(line.amount_nanos for line in self.lines if line.is_billed)
+
+    @property
     def adds_up(self) -> bool:
-        """Whether the lines' amounts are the cost, as they must be."""
-        return sum(line.amount_nanos for line in self.lines) == self.cost_nanos
+        """Whether the lines' amounts are the cost, and those of the billed ones what is not waived."""
+        cost = sum(line.amount_nanos for line in self.lines)
+        return cost == self.cost_nanos and self.due_nanos == self.cost_nanos - self.waived_nanos
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +135,14 @@ class PriceUsed:
 @dataclass(frozen=True, slots=True)
 class AttemptBar:
     """One try, for a waterfall: it began offset_ms after the admission. backend counts the different places
-    that were tried from 1, and says nothing else of them. outcome None: under way. The token counts are
-    the backend's."""
+    that were tried from 1. engine: empty for readers who do not see the fleet. outcome None: under way. The
+    token counts are the backend's."""
 
     id: UUID
     choice_index: int
     ordinal: int
+    deployment_id: UUID
+    engine: str
     backend: int
     offset_ms: int
     duration_ms: int | None
@@ -137,8 +163,24 @@ class HeldMoney:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitApplied:
+    """A limit that bounded the call when it was admitted: tokens, requests, calls or nano-units by its kind.
+    model_id, api_key_id: None where it is for all models or all keys. source: TIER, OPERATOR or TENANT."""
+
+    kind: str
+    value: int
+    source: str
+    model_id: UUID | None
+    api_key_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
 class Receipt:
-    """One call. revisions: oldest first, the last is the truth; witnesses: who reported it, in that order."""
+    """One call. revisions: oldest first, the last is the truth; witnesses: who reported it, in that order.
+
+    output_cap_tokens: per choice, as sent to the backend. max_cost_nanos: the caller's ceiling, to which the
+    cap was lowered if need be. cancel_policy: what would be billed, or was, had the call broken off.
+    """
 
     id: UUID
     admitted_at: datetime
@@ -149,10 +191,13 @@ class Receipt:
     choices: int
     prompt_bound_tokens: int
     output_cap_tokens: int
+    max_cost_nanos: int | None
+    cancel_policy: str
     price: PriceUsed
     hold: HeldMoney
     revisions: tuple[Revision, ...]
     attempts: tuple[AttemptBar, ...]
+    limits: tuple[LimitApplied, ...]
 
     @property
     def public_id(self) -> str:
@@ -162,135 +207,48 @@ class Receipt:
     def witnesses(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(revision.source for revision in self.revisions))
 
+    @property
+    def has_broken_off(self) -> bool:
+        """Whether the caller got less than the whole answer, and something of it was delivered."""
+        completed = sum(1 for attempt in self.attempts if attempt.outcome == "COMPLETED")
+        return bool(self.revisions) and completed < self.choices
+
 
 def request_receipt(*, tenant_id: UUID, request_id: UUID) -> Receipt:
     """The receipt of a tenant's call, in the scope that is open. Errors: RequestNotFound."""
-    call = (
-        InferenceRequest.objects.filter(tenant_id=tenant_id, id=request_id)
-        .select_related("price_version", "price_window")
-        .first()
-    )
-    if call is None:
-        raise RequestNotFound("there is no such request")
-    hold = Hold.objects.get(tenant_id=tenant_id, request_id=request_id)
-    price = call.price_version
-    return Receipt(
-        id=call.id,
-        admitted_at=call.admitted_at,
-        model=model_labels(model_ids=[call.model_id])[call.model_id],
-        key=key_labels(key_ids=[call.api_key_id])[call.api_key_id],
-        endpoint=call.endpoint,
-        is_stream=call.is_stream,
-        choices=call.choices,
-        prompt_bound_tokens=call.prompt_bound_tokens,
-        output_cap_tokens=call.output_cap_tokens,
-        price=PriceUsed(
-            price.id,
-            price.currency,
-            price.time_zone,
-            price.active_from,
-            price.active_to,
-            price.tenant_id is not None,
-            call.service_tier,
-            call.price_window.name if call.price_window else None,
-        ),
-        hold=HeldMoney(hold.state, hold.amount_nanos, hold.lease_until, hold.resolved_at, hold.resolved_by),
-        revisions=_revisions(tenant_id, request_id),
-        attempts=_attempts(tenant_id, call),
-    )
-
-
-def _revisions(tenant_id: UUID, request_id: UUID) -> tuple[Revision, ...]:
-    records = list(
-        UsageRecord.objects.filter(tenant_id=tenant_id, request_id=request_id).order_by("revision")
-    )
-    lines = _lines(tenant_id, request_id)
-    transfers = _transfers(tenant_id, [record.transfer_id for record in records if record.transfer_id])
-    return tuple(
-        Revision(
-            revision=record.revision,
-            recorded_at=record.recorded_at,
-            source=record.source,
-            basis=record.basis,
-            provenance=record.provenance,
-            prompt_tokens=record.prompt_tokens,
-            cached_tokens=record.cached_tokens,
-            image_tokens=record.image_tokens,
-            completion_tokens=record.completion_tokens,
-            reasoning_tokens=record.reasoning_tokens,
-            cost_nanos=record.cost_nanos,
-            charged_nanos=record.charged_nanos,
-            granted_nanos=record.granted_nanos,
-            receivable_nanos=record.receivable_nanos,
-            overrun_nanos=record.overrun_nanos,
-            lines=tuple(lines.get(record.revision, ())),
-            transfer=transfers.get(record.transfer_id),
-        )
-        for record in records
-    )
-
-
-def _lines(tenant_id: UUID, request_id: UUID) -> dict[int, list[ChargedLine]]:
-    """The lines of each revision, by the function that priced the call. Where nothing was delivered nothing
-    is charged, not even a price by the request."""
     with connections[scope_alias()].cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT u.revision, c.token_class, c.units, c.price_nanos_per_million, c.amount_nanos,
-              l.token_class, w.name, l.input_from_tokens, l.input_to_tokens
-            FROM quotas_inferencerequest q
-            JOIN quotas_usagerecord u ON u.request_id = q.id AND u.request_id = %(request)s
-            CROSS JOIN LATERAL catalog_usage_lines(q.price_version_id, q.service_tier, q.price_window_id,
-              u.prompt_tokens, u.cached_tokens, u.image_tokens, u.completion_tokens, u.reasoning_tokens) c
-            JOIN models_catalog_priceline l ON l.id = c.line_id
-            LEFT JOIN models_catalog_pricewindow w ON w.id = l.window_id
-            WHERE q.id = %(request)s AND q.tenant_id = %(tenant)s AND u.basis <> %(nothing)s
-            ORDER BY u.revision, array_position(
-              ARRAY['input', 'cached_input', 'image', 'output', 'reasoning', 'request'], c.token_class)
-            """,
-            {"request": request_id, "tenant": tenant_id, "nothing": Basis.NOTHING.value},
-        )
-        found: dict[int, list[ChargedLine]] = {}
-        for revision, *line in cursor.fetchall():
-            found.setdefault(revision, []).append(ChargedLine(*line))
-    return found
+        cursor.execute(_WITHOUT_ENGINES, _parameters(tenant_id, request_id))
+        return _receipt(cursor.fetchone())
 
 
-def _transfers(tenant_id: UUID, transfer_ids: list[UUID]) -> dict[UUID | None, PostedTransfer]:
-    amounts: dict[UUID, list[tuple[str, int]]] = {}
-    for transfer_id, kind, amount_nanos in (
-        LedgerEntry.objects.filter(tenant_id=tenant_id, transfer_id__in=transfer_ids)
-        .order_by("account__kind")
-        .values_list("transfer_id", "account__kind", "amount_nanos")
-    ):
-        amounts.setdefault(transfer_id, []).append((kind, amount_nanos))
+async def read_receipt(connection: AsyncConnection[Any], *, tenant_id: UUID, request_id: UUID) -> Receipt:
+    """The same over a connection of the data plane, with the engines. Errors: RequestNotFound, psycopg's."""
+    # Not prepared: a plan that is kept would hold locks on every day that there is.
+    cursor = await connection.execute(_WITH_ENGINES, _parameters(tenant_id, request_id), prepare=False)
+    return _receipt(await cursor.fetchone())
+
+
+def _parameters(tenant_id: UUID, request_id: UUID) -> dict[str, UUID]:
+    try:
+        from_at = uuid7_time(request_id)
+        first_attempt = partition_bound(from_at - ATTEMPTS_BEFORE)
+        end_attempt = partition_bound(from_at + ATTEMPTS_AFTER)
+    except (ValueError, OverflowError) as error:
+        # An id of a time that no call can have been admitted at.
+        raise RequestNotFound("there is no such request") from error
     return {
-        transfer.id: PostedTransfer(transfer.id, transfer.posted_at, tuple(amounts.get(transfer.id, ())))
-        for transfer in LedgerTransfer.objects.filter(tenant_id=tenant_id, id__in=transfer_ids)
+        "tenant": tenant_id,
+        "request": request_id,
+        "first_attempt": first_attempt,
+        "end_attempt": end_attempt,
     }
 
 
-def _attempts(tenant_id: UUID, call: InferenceRequest) -> tuple[AttemptBar, ...]:
-    from_at = uuid7_time(call.id)
-    places: dict[UUID, int] = {}
-    found = call.attempts.filter(
-        tenant_id=tenant_id,
-        id__gte=partition_bound(from_at - ATTEMPTS_BEFORE),
-        id__lt=partition_bound(from_at + ATTEMPTS_AFTER),
-    ).order_by("started_at", "choice_index", "ordinal")
-    return tuple(
-        AttemptBar(
-            id=attempt.id,
-            choice_index=attempt.choice_index,
-            ordinal=attempt.ordinal,
-            backend=places.setdefault(attempt.deployment_id, len(places) + 1),
-            offset_ms=max(0, (attempt.started_at - call.admitted_at) // timedelta(milliseconds=1)),
-            duration_ms=attempt.duration_ms,
-            ttft_ms=attempt.ttft_ms,
-            outcome=attempt.outcome,
-            http_status=attempt.http_status,
-            prompt_tokens=attempt.prompt_tokens,
-            completion_tokens=attempt.completion_tokens,
-        )
-        for attempt in found
-    )
+def _receipt(row: tuple[str] | None) -> Receipt:
+    if row is None:
+        raise RequestNotFound("there is no such request")
+    found = msgspec.json.decode(row[0])
+    places: dict[str, int] = {}
+    for attempt in found["attempts"]:
+        attempt["backend"] = places.setdefault(attempt["deployment_id"], len(places) + 1)
+    return msgspec.convert(found, Receipt)

@@ -35,6 +35,12 @@ def lax_int(body: dict[str, Any], field: str) -> int | None:
     raise LaxError("int_type", field, "Input should be a valid integer", value)
 
 
+def lax_cap(body: dict[str, Any], fields: tuple[str, ...]) -> int | None:
+    """The first of these whole numbers that is given; all of them are read. Raises LaxError."""
+    values = [lax_int(body, field) for field in fields]
+    return next((value for value in values if value is not None), None)
+
+
 def lax_bool(body: dict[str, Any], field: str) -> bool:
     """A truth value, false when missing or null. Raises LaxError."""
     value = body.get(field)
