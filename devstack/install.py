@@ -25,12 +25,14 @@ OPENMP = "requirements-openmp.txt"
 RUN_FILES = ("requirements.txt", "requirements-devstack.txt", "requirements-build.txt")
 # What is installed for developing includes what is installed for running.
 FILES = {"run": RUN_FILES, "dev": (*RUN_FILES, "requirements-dev.txt")}
+RUN_BUILDERS = (["devstack.frontend"], ["devstack.translations", "compile"])
+BUILDERS = {"run": RUN_BUILDERS, "dev": (*RUN_BUILDERS, ["devstack.client_sdks"])}
 NEEDED_BY = {"run": "`make run`", "dev": "`make test`"}
 
 
 def main(purpose: str) -> int:
-    """Returns 0 once everything in FILES[purpose] is installed and stylesheet, scripts and message
-    catalogs are built; does nothing that was done already."""
+    """Returns 0 once everything in FILES[purpose] is installed and stylesheet, scripts, message catalogs
+    and whatever else BUILDERS names are built; does nothing that was done already."""
     problem = find_problem()
     if problem:
         print("Error: " + problem, file=sys.stderr)
@@ -42,7 +44,7 @@ def main(purpose: str) -> int:
         if not is_installed(purpose):
             install(purpose)
         # They compare by themselves, and say by themselves what failed.
-        for builder in (["devstack.frontend"], ["devstack.translations", "compile"]):
+        for builder in BUILDERS[purpose]:
             if subprocess.call([str(VENV_PYTHON), "-m", *builder], cwd=str(REPOSITORY)) != 0:
                 return 1
         return 0

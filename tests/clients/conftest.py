@@ -1,15 +1,22 @@
-"""A real small model behind the gateway, started once."""
+"""A real small model and simulated engines behind the gateway, each started once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from django.conf import settings
 
+from devstack.client_sdks import NodeClients, install_node_clients
 from devstack.datadir import DataDir
+from devstack.engines.testing import RunningEngine, start_engine
 from devstack.model_server import KEY_VARIABLE, MODEL_NAME, ModelServer
 from tests.clients.real_model import RealModel
+from tests.gateway_process import RunningGateway
+
+if TYPE_CHECKING:
+    from tests.clients.simulated import Scene
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +41,37 @@ def real_model(database: None, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield RealModel(server.url, key, backend_id, MODEL_NAME)
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def simulator() -> Iterator[RunningEngine]:
+    """One engine that speaks every endpoint."""
+    with start_engine("vllm", tokens_per_s=0, embeddings=True) as engine:
+        yield engine
+
+
+@pytest.fixture
+def scene(gateway: RunningGateway, simulator: RunningEngine) -> Scene:
+    from tests.clients.simulated import PRICES, Scene
+    from tests.factories import enable, make_backend, make_model, make_tenant
+
+    simulator.wait_idle()
+    simulator.reset()
+    model = make_model(
+        backend_id=make_backend(engine="vllm", base_url=simulator.url),
+        upstream_model="sim-model",
+        prices=PRICES,
+        context_tokens=8192,
+        max_output_tokens=2048,
+        capabilities=["chat", "embeddings", "json_schema", "logprobs", "tools", "vision"],
+        image_allowance_tokens=1024,
+    )
+    tenant = make_tenant()
+    enable(tenant, model)
+    return Scene(gateway, simulator, tenant, model)
+
+
+@pytest.fixture(scope="session")
+def node_clients() -> NodeClients:
+    """Node, and the clients that are written for it."""
+    return install_node_clients()
