@@ -165,7 +165,7 @@ def test_a_cancelled_stream_counts_what_was_generated_until_the_engine_noticed(
     assert witness.completion.metered_tokens == attempt["completion_tokens"] > 0
 
 
-def test_a_whole_answer_that_nobody_waits_for_is_generated_to_its_end(
+def test_a_whole_answer_that_nobody_waits_for_is_generated_until_the_engine_notices(
     gateway: RunningGateway, real_model: RealModel, caller: tuple[TenantFixture, ModelFixture]
 ) -> None:
     tenant, model = caller
@@ -185,4 +185,5 @@ def test_a_whole_answer_that_nobody_waits_for_is_generated_to_its_end(
     # The gateway knows nothing of what came after: neither prompt nor answer were reported to it.
     assert witness.prompt.metered_tokens == witness.completion.metered_tokens == 0
     assert witness.prompt.counted_tokens == whole.prompt.counted_tokens
-    assert witness.completion.counted_tokens == whole.completion.counted_tokens
+    # The engine looks once a second whether anybody waits: what takes less is generated to its end.
+    assert 0 < witness.completion.counted_tokens <= whole.completion.counted_tokens
