@@ -17,6 +17,7 @@ from uuid import UUID
 import aiohttp
 
 from models_catalog.models import Engine
+from portal.inference.ending import end_all
 from portal.inference.lanes import BackendLoad
 from portal.inference.routing import Routing
 from portal.inference.snapshot import Route
@@ -100,9 +101,7 @@ class HealthWatch:
             await asyncio.wait(self._tasks)
 
     async def close(self) -> None:
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_all(self._tasks)
         if self._session is not None:
             await self._session.close()
 

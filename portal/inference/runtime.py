@@ -15,6 +15,7 @@ from portal.inference import measures
 from portal.inference.config import InferenceConfig
 from portal.inference.credentials import Authenticator
 from portal.inference.database import LOOK_UP_TIMEOUT_S, Database, in_time, is_transient
+from portal.inference.ending import end_all
 from portal.inference.errors import overloaded
 from portal.inference.fleet import Fleet
 from portal.inference.floor_meter import FloorMeter, seconds_until_written
@@ -149,9 +150,7 @@ class Runtime:
             await asyncio.sleep(0.1)
         await self._admissions.close(5.0)
         await self._settlements.close(10.0)
-        for loop in self._loops:
-            loop.cancel()
-        await asyncio.gather(*self._loops, return_exceptions=True)
+        await end_all(self._loops)
         await self.rates.close()
         await self.fleet.close()
         self.upstreams.close()
