@@ -69,7 +69,6 @@ class Verdict:
     sent: Sent
     served: Mapping[str, int]
     booked: Booked
-    audit_output: str
     audit_exit_code: int
     differences: tuple[str, ...]
 
@@ -120,4 +119,4 @@ def compare(*, sent: Sent, served: Mapping[str, int], database_url: str) -> Verd
     differences = [f"{what}: {one} and {other}" for what, (one, other) in pairs.items() if one != other]
     if audit.returncode:
         differences.append(f"manage.py audit exits {audit.returncode}")
-    return Verdict(sent, served, found, audit.stdout + audit.stderr, audit.returncode, tuple(differences))
+    return Verdict(sent, served, found, audit.returncode, tuple(differences))

@@ -93,7 +93,6 @@ class Usage:
 
     duration_ns: int
     cpu_ns: Mapping[str, int]
-    rss_growth_bytes: Mapping[str, int]
     statements: int
     transactions: int
     valkey_commands: int
@@ -170,9 +169,6 @@ def between(earlier: Reading, later: Reading) -> Usage:
     return Usage(
         duration_ns=later.at_ns - earlier.at_ns,
         cpu_ns={name: clock.since(earlier.clocks_after[name]) for name, clock in later.clocks_before.items()},
-        rss_growth_bytes={
-            name: now_bytes - earlier.rss_bytes[name] for name, now_bytes in later.rss_bytes.items()
-        },
         statements=later.statements - earlier.statements,
         transactions=later.transactions - earlier.transactions,
         valkey_commands=later.valkey_commands - earlier.valkey_commands,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from benchmarks.books import Sent
 from benchmarks.meters import Meters, Reading, Usage, between
@@ -58,22 +58,15 @@ FULL = Size(
     probes_per_s=20.0,
     beside=16,
 )
-QUICK = Size(
-    customers=50,
-    connections=64,
+QUICK = replace(
+    FULL,
     warm_up=300,
     requests=2_000,
-    light_connections=4,
     light_requests=300,
     streams=128,
-    stream_pace_per_s=24.0,
     stream_window_s=3.0,
     held_streams=600,
-    held_pace_per_s=3.0,
     held_window_s=10.0,
-    connect_per_s=250.0,
-    probes_per_s=20.0,
-    beside=16,
 )
 SMALLEST = Size(
     customers=3,

@@ -57,6 +57,7 @@ class EngineAdapter(Protocol):
     extra_fields: Mapping[str, Any]
     reuses_connections: bool
     metrics_path: str
+    health_path: str
 
     def write(self, call: EngineCall) -> UpstreamCall: ...
 
@@ -127,6 +128,8 @@ class OpenAIEngine:
     extra_fields: Mapping[str, Any] = {}
     reuses_connections = True
     metrics_path = "/metrics"
+    # Every compatible server has it; what it lists does not matter.
+    health_path = "/v1/models"
     # An engine that we know only as compatible may well be one of those whose counters we can read.
     counter_dialects: Sequence[CounterNames] = ALL_DIALECTS
 

@@ -31,6 +31,7 @@ _decode_timings = msgspec.json.Decoder(TimingsBearer).decode
 
 class LlamaCppEngine(OpenAIEngine):
     name = "llamacpp"
+    health_path = "/health"
     reuses_connections = False
     counter_dialects = (LLAMACPP,)
     endpoints = frozenset(Endpoint)

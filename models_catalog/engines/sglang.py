@@ -15,6 +15,7 @@ _TAKES_RID = frozenset({Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS
 
 class SglangEngine(OpenAIEngine):
     name = "sglang"
+    health_path = "/health"
     counter_dialects = (SGLANG,)
     endpoints = frozenset(Endpoint)
     extra_fields: Mapping[str, Any] = {

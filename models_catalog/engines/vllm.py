@@ -13,6 +13,7 @@ from models_catalog.engines.endpoints import Endpoint
 
 class VllmEngine(OpenAIEngine):
     name = "vllm"
+    health_path = "/health"
     counter_dialects = (VLLM,)
     endpoints = frozenset(Endpoint)
     extra_fields: Mapping[str, Any] = {

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 from django.db import transaction
 
 from models_catalog.fleet.commission.sums import Limits
 from models_catalog.fleet.commission.sweep import Measured
-from models_catalog.fleet.curve import Curve, points_of
+from models_catalog.fleet.curve import Curve, curve_of
 from models_catalog.fleet.inventory import locked_deployment
 from models_catalog.models import DeploymentCurve
 from models_catalog.models.curves import MAX_NOTE_LENGTH
@@ -138,15 +137,12 @@ def _row(row: DeploymentCurve) -> CurveRow:
 
 
 def _curve(row: DeploymentCurve) -> Curve:
-    columns: list[Any] = [
-        row.concurrency,
-        row.ttft_p50_ms,
-        row.ttft_p95_ms,
-        row.inter_token_us,
-        row.output_tokens_per_s,
-    ]
-    return Curve(
-        points=points_of(*columns),
+    return curve_of(
+        concurrency=row.concurrency,
+        ttft_p50_ms=row.ttft_p50_ms,
+        ttft_p95_ms=row.ttft_p95_ms,
+        inter_token_us=row.inter_token_us,
+        output_tokens_per_s=row.output_tokens_per_s,
         prompt_tokens=row.prompt_tokens,
         output_tokens=row.output_tokens,
         prefill_ns=row.prefill_ns,

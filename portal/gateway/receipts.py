@@ -3,6 +3,7 @@ member means."""
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 from portal.gateway.http import Client
@@ -175,7 +176,4 @@ def _amount(amount_nanos: int | None) -> str | None:
 
 def _exact(millionths: int) -> str:
     """Millionths of a nano-unit as decimal text: fifteen decimals, without the zeros behind them."""
-    units, rest = divmod(abs(millionths), 10**15)
-    decimals = f"{rest:015d}".rstrip("0")
-    text = f"{units}.{decimals}" if decimals else str(units)
-    return f"-{text}" if millionths < 0 else text
+    return f"{Decimal(millionths).scaleb(-15).normalize():f}"

@@ -86,7 +86,8 @@ class ModelCall:
         # a merged answer is ours, so one that says its cost is merged of however many there are.
         is_merged = request.choices > 1 or costs.includes_cost
         self._merged = MergedStream(sink, model=request.model) if is_merged else None
-        self._choices = [self._choice(index) for index in range(request.choices)]
+        # Made once it is admitted, which settles their cap.
+        self._choices: list[ChoiceRun] = []
         # What the floor's meter has counted of each.
         self._metered = [NOTHING] * request.choices
 
@@ -260,7 +261,7 @@ class ModelCall:
         if cap_tokens is not None and cap_tokens < self._request.output_cap_tokens:
             # What the caller's ceiling leaves; nothing of the call has begun yet.
             self._request = replace(self._request, output_cap_tokens=cap_tokens)
-            self._choices = [self._choice(index) for index in range(self._request.choices)]
+        self._choices = [self._choice(index) for index in range(self._request.choices)]
 
     def _ends(self, first_attempt_id: UUID) -> list[AttemptEnd]:
         """How the attempts ended; the first one also when its choice was stopped before it began."""

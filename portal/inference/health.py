@@ -10,13 +10,12 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 from uuid import UUID
 
 import aiohttp
 
-from models_catalog.models import Engine
 from portal.inference.ending import end_all
 from portal.inference.lanes import BackendLoad
 from portal.inference.routing import Routing
@@ -36,13 +35,6 @@ LATE: Final = "no answer in time"
 AT_A_TIME: Final = 16
 # So that gateways do not all ask at the same moment.
 JITTER: Final = 0.2
-
-PATHS: Final[Mapping[str, str]] = {
-    Engine.VLLM: "/health",
-    Engine.SGLANG: "/health",
-    Engine.LLAMACPP: "/health",
-}
-DEFAULT_PATH: Final = "/v1/models"
 
 BACKEND_UP = metrics.gauge("backend_up", "Whether a backend answers its health checks.", ["backend"])
 
@@ -147,7 +139,7 @@ class HealthWatch:
     async def _ask(self, route: Route) -> str:
         """Why it is not well; empty when it is."""
         headers = {"Authorization": f"Bearer {route.credential}"} if route.credential else {}
-        url = route.base_url + PATHS.get(route.engine.name, DEFAULT_PATH)
+        url = route.base_url + route.engine.health_path
         try:
             async with (
                 asyncio.timeout(TIMEOUT_S),

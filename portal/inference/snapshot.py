@@ -70,9 +70,18 @@ class ModelEntry:
     deprecated_at: datetime | None = None
     sunset_at: datetime | None = None
     successor: str | None = None
+    _by_endpoint: "dict[Endpoint, ModelEntry | None]" = field(
+        init=False, default_factory=dict, compare=False, repr=False
+    )
 
     def at(self, endpoint: Endpoint) -> "ModelEntry | None":
-        """The model with the routes that serve it at an endpoint; None when it is not offered there."""
+        """The model with the routes that serve it at an endpoint; None when it is not offered there. Always
+        the same object: the routing knows a group of routes by it."""
+        if endpoint not in self._by_endpoint:
+            self._by_endpoint[endpoint] = self._narrowed(endpoint)
+        return self._by_endpoint[endpoint]
+
+    def _narrowed(self, endpoint: Endpoint) -> "ModelEntry | None":
         if endpoint not in (self.endpoints or self._suitable()):
             return None
         routes = tuple(route for route in self.routes if self._is_spoken(route, endpoint))

@@ -101,26 +101,17 @@ class CallLimits(list[RateLimit]):
         ]
 
     def command(self, sha: str, request_id: UUID, *, requests: int, tokens: int) -> bytes:
-        """A call of a script that takes or gives back: script_arguments, encoded."""
-        of_tokens, of_requests = _encoded(tokens), _encoded(requests)
+        """A call of a script that takes or gives back: the limits' keys, then the id, the lease, and of each
+        limit its kind, its value and how much of it."""
+        of_tokens, of_requests = encode_arguments((tokens,)), encode_arguments((requests,))
         beginning = self._beginnings.get(sha)
         if beginning is None:
-            beginning = b"*%d\r\n$7\r\nEVALSHA\r\n$40\r\n%b\r\n%b$36\r\n" % (
-                5 + 4 * len(self),
-                sha.encode(),
-                self._keys,
-            )
+            beginning = b"*%d\r\n%b%b" % (5 + 4 * len(self), encode_arguments(("EVALSHA", sha)), self._keys)
             self._beginnings[sha] = beginning
-        pieces = [beginning, str(request_id).encode(), b"\r\n", self._lease]
+        pieces = [beginning, encode_arguments((str(request_id),)), self._lease]
         for place, is_tokens in self._places:
             pieces += (place, of_tokens if is_tokens else of_requests)
         return b"".join(pieces)
-
-
-def _encoded(number: int) -> bytes:
-    """encode_arguments of one number."""
-    text = b"%d" % number
-    return b"$%d\r\n%b\r\n" % (len(text), text)
 
 
 @dataclass(slots=True)
@@ -283,11 +274,3 @@ def demands_of(
         )
         for limit in limits
     ]
-
-
-def script_arguments(request_id: UUID, demands: Sequence[Demand], *, lease_ms: int) -> list[Argument]:
-    """The arguments of the scripts that take and give back."""
-    arguments: list[Argument] = [str(request_id), lease_ms]
-    for demand in demands:
-        arguments += ("slots" if demand.is_slots else "rate", demand.limit, demand.amount)
-    return arguments

@@ -209,14 +209,14 @@ def test_a_draining_deployment_ends_its_calls_and_gets_no_more(fleet: FleetStage
             call.start()
         wait_for(lambda: all(call.words > 2 for call in running), 20, "streams")
         drained = next(engine for engine in fleet.engines if served(engine))
+        loaded = catalogs_loaded(gateway)
         with role_scope("operator"):
             states = Deployment.objects.filter(
                 model__slug=slug, backend__base_url=drained.url, state=FleetState.ACTIVE
             )
             assert states.update(state=FleetState.DRAINING) == 1
+        wait_for(lambda: catalogs_loaded(gateway) > loaded, 10, "a gateway that follows")
         before = served(drained)
-        # Gateways follow within a second.
-        time.sleep(1.5)
         for _ in range(4):
             call = stream(3)
             call.run()
@@ -224,6 +224,10 @@ def test_a_draining_deployment_ends_its_calls_and_gets_no_more(fleet: FleetStage
         assert served(drained) == before
         join_all(running)
     assert {(call.ending, call.words) for call in running} == {("done", 200)}
+
+
+def catalogs_loaded(gateway: RunningGateway) -> int:
+    return gateway.child.log_path.read_text(errors="replace").count("inference.catalog.loaded")
 
 
 def test_the_model_says_what_a_cut_call_costs(fleet: FleetStage) -> None:

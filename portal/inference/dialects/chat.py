@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from models_catalog.engines import Endpoint, EngineAdapter, UsageReport
+from models_catalog.engines import Endpoint, EngineAdapter
 from models_catalog.engines.fields import (
     COMMON_FIELDS,
     GATEWAY_FIELDS,
@@ -14,30 +14,26 @@ from models_catalog.engines.fields import (
 )
 from portal.inference import stream_events
 from portal.inference.dialects.base import ModelRequest, Prompt
-from portal.inference.dialects.openai import OpenAIErrors
+from portal.inference.dialects.openai import MAX_CHOICES, OpenAIAnswers
 from portal.inference.dialects.reading import (
     OVERHEAD_PER_MESSAGE_TOKENS,
-    OVERHEAD_PER_TOOL_CALL_TOKENS,
     FieldRules,
     check_images,
     estimate,
     missing,
+    needs_of,
     output_cap,
     prefix_key,
-    printed_bound,
     printed_estimate,
+    prompt_bound,
     read_stream,
     sort_fields,
-    text_bound,
 )
 from portal.inference.errors import bad_request
 from portal.inference.public_name import PublicName
 from portal.inference.snapshot import ModelEntry
 from portal.inference.stream_events import EventRun
-from portal.inference.upstream_answers import PlainAnswer, read_plain_answer
 
-# Each choice is a call of its own to a backend.
-MAX_CHOICES = 8
 # Fields that templates print; what a catalog adds may be printed too.
 PRINTED = frozenset({"tools", "response_format", "tool_choice"})
 
@@ -54,7 +50,7 @@ _RULES = FieldRules(
 )
 
 
-class ChatDialect(OpenAIErrors):
+class ChatDialect(OpenAIAnswers):
     endpoint = Endpoint.CHAT
 
     def read_request(
@@ -84,7 +80,12 @@ class ChatDialect(OpenAIErrors):
             prompt_bound_tokens=bound,
             choices=choices,
             payload_sha256=hashlib.sha256(raw).hexdigest(),
-            needs=_needs(passed, images),
+            needs=needs_of(
+                tools=passed.get("tools"),
+                vision=images,
+                logprobs=passed.get("logprobs") or passed.get("top_logprobs"),
+                json_schema=isinstance(passed.get("response_format"), JsonSchemaFormat),
+            ),
             prefix_key=prefix_key(*(_texts([message]) for message in messages[:2])),
         )
 
@@ -92,17 +93,6 @@ class ChatDialect(OpenAIErrors):
         self, events: Sequence[bytes], *, engine: EngineAdapter, include_usage: bool, name: PublicName
     ) -> EventRun:
         return stream_events.read_run(events, engine=engine, include_usage=include_usage, name=name)
-
-    def read_opening(self, event: bytes) -> str | None:
-        return stream_events.read_opening(event)
-
-    def read_plain(self, body: bytes) -> PlainAnswer:
-        return read_plain_answer(body)
-
-    def read_usage(
-        self, data: bytes, *, engine: EngineAdapter, opening: bytes | None = None
-    ) -> UsageReport | None:
-        return engine.read_usage(data)
 
 
 def _prompt_size(
@@ -113,19 +103,11 @@ def _prompt_size(
     text = _texts(messages)
     printed = {name: value for name, value in passed.items() if name in PRINTED or name not in COMMON_FIELDS}
     tool_calls = sum(len(getattr(message, "tool_calls", None) or ()) for message in messages)
-    overhead = OVERHEAD_PER_MESSAGE_TOKENS * len(messages)
-    bound = (
-        text_bound(text)
-        + printed_bound(printed)
-        + overhead
-        + OVERHEAD_PER_TOOL_CALL_TOKENS * tool_calls
-        + entry.template_overhead_tokens
-        + images * (entry.image_allowance_tokens or 0)
+    bound = prompt_bound(
+        text, printed=printed, turns=len(messages), tool_calls=tool_calls, images=images, entry=entry
     )
-    estimated = (
-        estimate(text, context_tokens=entry.context_tokens) + printed_estimate(printed) + overhead // 4
-    )
-    return min(bound, entry.context_tokens), estimated
+    estimated = estimate(text, context_tokens=entry.context_tokens) + printed_estimate(printed)
+    return bound, estimated + OVERHEAD_PER_MESSAGE_TOKENS * len(messages) // 4
 
 
 def _count_images(messages: list[Any]) -> int:
@@ -140,20 +122,6 @@ def _count_images(messages: list[Any]) -> int:
                     raise bad_request("Images must be sent as data: URLs.", param="messages")
                 count += 1
     return count
-
-
-def _needs(passed: Mapping[str, Any], images: int) -> frozenset[str]:
-    """What a deployment must be able to do."""
-    needs: set[str] = set()
-    if passed.get("tools"):
-        needs.add("tools")
-    if images:
-        needs.add("vision")
-    if passed.get("logprobs") or passed.get("top_logprobs"):
-        needs.add("logprobs")
-    if isinstance(passed.get("response_format"), JsonSchemaFormat):
-        needs.add("json_schema")
-    return frozenset(needs)
 
 
 def _texts(messages: list[Any]) -> str:

@@ -5,14 +5,15 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from models_catalog.engines import Endpoint, EngineAdapter, UsageReport
+from models_catalog.engines import Endpoint, EngineAdapter
 from models_catalog.engines.text_fields import COMPLETIONS_COMMON, COMPLETIONS_OURS
 from portal.inference import stream_events
 from portal.inference.dialects.base import ModelRequest, Prompt
-from portal.inference.dialects.openai import OpenAIErrors
+from portal.inference.dialects.openai import MAX_CHOICES, OpenAIAnswers
 from portal.inference.dialects.reading import (
     FieldRules,
     missing,
+    needs_of,
     output_cap,
     prefix_key,
     printed_bound,
@@ -24,10 +25,6 @@ from portal.inference.errors import bad_request
 from portal.inference.public_name import PublicName
 from portal.inference.snapshot import ModelEntry
 from portal.inference.stream_events import EventRun
-from portal.inference.upstream_answers import PlainAnswer, read_plain_answer
-
-# Each choice of each prompt is a call of its own to a backend.
-MAX_CHOICES = 8
 
 _CONTENT = re.compile(rb'"text":\s?"(?!")')
 
@@ -44,7 +41,7 @@ _RULES = FieldRules(
 )
 
 
-class CompletionsDialect(OpenAIErrors):
+class CompletionsDialect(OpenAIAnswers):
     endpoint = Endpoint.COMPLETIONS
 
     def read_request(
@@ -78,7 +75,7 @@ class CompletionsDialect(OpenAIErrors):
             prompt_bound_tokens=sum(min(text.bound_tokens + added, entry.context_tokens) for text in texts),
             choices=choices,
             payload_sha256=hashlib.sha256(raw).hexdigest(),
-            needs=frozenset({"logprobs"} if passed.get("logprobs") is not None else ()),
+            needs=needs_of(logprobs=passed.get("logprobs") is not None),
             prefix_key=prefix_key(texts[0].beginning),
         )
 
@@ -88,17 +85,6 @@ class CompletionsDialect(OpenAIErrors):
         return stream_events.read_run(
             events, engine=engine, include_usage=include_usage, name=name, content=_CONTENT
         )
-
-    def read_opening(self, event: bytes) -> str | None:
-        return stream_events.read_opening(event)
-
-    def read_plain(self, body: bytes) -> PlainAnswer:
-        return read_plain_answer(body)
-
-    def read_usage(
-        self, data: bytes, *, engine: EngineAdapter, opening: bytes | None = None
-    ) -> UsageReport | None:
-        return engine.read_usage(data)
 
 
 COMPLETIONS = CompletionsDialect()

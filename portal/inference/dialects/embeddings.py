@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from models_catalog.engines import Endpoint, EngineAdapter, UsageReport
+from models_catalog.engines import Endpoint, EngineAdapter
 from models_catalog.engines.text_fields import EMBEDDINGS_COMMON, EMBEDDINGS_OURS, MAX_INPUTS
 from portal.inference.dialects.base import ModelRequest, Prompt
-from portal.inference.dialects.openai import OpenAIErrors
+from portal.inference.dialects.openai import OpenAIAnswers
 from portal.inference.dialects.reading import (
     FieldRules,
     missing,
@@ -42,7 +42,7 @@ class _Answer(Struct):
 _decode = msgspec.json.Decoder(_Answer).decode
 
 
-class EmbeddingsDialect(OpenAIErrors):
+class EmbeddingsDialect(OpenAIAnswers):
     endpoint = Endpoint.EMBEDDINGS
 
     def read_request(
@@ -85,11 +85,6 @@ class EmbeddingsDialect(OpenAIErrors):
         if answer.error is not None:
             raise msgspec.DecodeError("an answer has no error")
         return PlainAnswer(body, wire_id_of(answer.id), "")
-
-    def read_usage(
-        self, data: bytes, *, engine: EngineAdapter, opening: bytes | None = None
-    ) -> UsageReport | None:
-        return engine.read_usage(data)
 
 
 EMBEDDINGS = EmbeddingsDialect()

@@ -24,19 +24,17 @@ from portal.inference.dialects.base import ModelRequest, Prompt
 from portal.inference.dialects.named_events import event_type
 from portal.inference.dialects.reading import (
     INDENTED_FACTOR,
-    OVERHEAD_PER_MESSAGE_TOKENS,
-    OVERHEAD_PER_TOOL_CALL_TOKENS,
     FieldRules,
     check_images,
     check_passable,
     estimate,
     missing,
+    needs_of,
     output_cap,
     prefix_key,
-    printed_bound,
     printed_estimate,
+    prompt_bound,
     sort_fields,
-    text_bound,
 )
 from portal.inference.errors import CallError, bad_request
 from portal.inference.public_name import PublicName
@@ -137,16 +135,15 @@ class MessagesDialect:
         used = [msgspec.json.encode(block.input).decode() for block in blocks if isinstance(block, ToolUse)]
         printed = {name: passed[name] for name in _PRINTED if name in passed}
         tool_blocks = sum(isinstance(block, ToolUse | ToolResult) for block in blocks)
-        bound = (
-            text_bound("\n".join(texts))
-            + sum(len(text.encode()) for text in used) * INDENTED_FACTOR
-            + printed_bound(printed)
-            + OVERHEAD_PER_MESSAGE_TOKENS * (len(turns) + len(blocks) + 1)
-            + OVERHEAD_PER_TOOL_CALL_TOKENS * tool_blocks
-            + entry.template_overhead_tokens
-            + images * (entry.image_allowance_tokens or 0)
+        bound = prompt_bound(
+            "\n".join(texts),
+            printed=printed,
+            turns=len(turns) + len(blocks) + 1,
+            tool_calls=tool_blocks,
+            images=images,
+            entry=entry,
+            further_tokens=sum(len(text.encode()) for text in used) * INDENTED_FACTOR,
         )
-        bound = min(bound, entry.context_tokens)
         estimated = estimate("\n".join([*texts, *used]), context_tokens=entry.context_tokens)
         estimated += printed_estimate(printed)
         return ModelRequest(
@@ -162,9 +159,7 @@ class MessagesDialect:
             prompt_bound_tokens=bound,
             choices=1,
             payload_sha256=hashlib.sha256(raw).hexdigest(),
-            needs=frozenset(
-                name for name, needed in (("tools", passed.get("tools")), ("vision", images)) if needed
-            ),
+            needs=needs_of(tools=passed.get("tools"), vision=images),
             prefix_key=prefix_key(*texts[:2]),
         )
 

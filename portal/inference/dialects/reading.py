@@ -243,6 +243,35 @@ def printed_estimate(value: Any) -> int:
     return estimate_tokens(msgspec.json.encode(value).decode()) // 2 if value else 0
 
 
+def prompt_bound(
+    text: str,
+    *,
+    printed: Mapping[str, Any],
+    turns: int,
+    tool_calls: int,
+    images: int,
+    entry: ModelEntry,
+    further_tokens: int = 0,
+) -> int:
+    """How many tokens a conversation has at most: its bytes, what templates print and put around it, and its
+    images' allowance; the context in any case."""
+    bound = (
+        text_bound(text)
+        + further_tokens
+        + printed_bound(printed)
+        + OVERHEAD_PER_MESSAGE_TOKENS * turns
+        + OVERHEAD_PER_TOOL_CALL_TOKENS * tool_calls
+        + entry.template_overhead_tokens
+        + images * (entry.image_allowance_tokens or 0)
+    )
+    return min(bound, entry.context_tokens)
+
+
+def needs_of(**wanted: object) -> frozenset[str]:
+    """The capabilities that a deployment must have: the names of those that are wanted."""
+    return frozenset([name for name, is_wanted in wanted.items() if is_wanted])
+
+
 def estimate(text: str, *, context_tokens: int) -> int:
     """About how many tokens a text has. Of one that is longer than the context can be, only so much is
     looked at: counting megabytes would hold up every other call."""

@@ -24,21 +24,20 @@ from models_catalog.engines.response_fields import (
 )
 from portal.inference.dialects.base import ModelRequest, Prompt
 from portal.inference.dialects.named_events import event_type
+from portal.inference.dialects.openai import OpenAIErrors
 from portal.inference.dialects.reading import (
-    OVERHEAD_PER_MESSAGE_TOKENS,
-    OVERHEAD_PER_TOOL_CALL_TOKENS,
     FieldRules,
     check_images,
     check_passable,
     converted,
     estimate,
     missing,
+    needs_of,
     output_cap,
     prefix_key,
-    printed_bound,
     printed_estimate,
+    prompt_bound,
     sort_fields,
-    text_bound,
 )
 from portal.inference.errors import CallError, bad_request
 from portal.inference.public_name import PublicName
@@ -124,7 +123,7 @@ _decode_response = msgspec.json.Decoder(_Response).decode
 _decode_opening = msgspec.json.Decoder(_Opening).decode
 
 
-class ResponsesDialect:
+class ResponsesDialect(OpenAIErrors):
     endpoint = Endpoint.RESPONSES
 
     def read_request(
@@ -140,17 +139,12 @@ class ResponsesDialect:
         instructions = passed.get("instructions") or ""
         printed = {name: passed[name] for name in _PRINTED if name in passed}
         calls = sum(isinstance(item, FunctionCall | FunctionCallOutput) for item in items)
-        bound = (
-            text_bound("\n".join([instructions, *texts]))
-            + printed_bound(printed)
-            + OVERHEAD_PER_MESSAGE_TOKENS * (len(items) + 2)
-            + OVERHEAD_PER_TOOL_CALL_TOKENS * calls
-            + entry.template_overhead_tokens
-            + images * (entry.image_allowance_tokens or 0)
+        text = "\n".join([instructions, *texts])
+        # The instructions are a turn, and so is an input that is a text.
+        bound = prompt_bound(
+            text, printed=printed, turns=len(items) + 2, tool_calls=calls, images=images, entry=entry
         )
-        bound = min(bound, entry.context_tokens)
-        estimated = estimate("\n".join([instructions, *texts]), context_tokens=entry.context_tokens)
-        estimated += printed_estimate(printed)
+        estimated = estimate(text, context_tokens=entry.context_tokens) + printed_estimate(printed)
         if known.get("include") and "message.output_text.logprobs" in known["include"]:
             passed["include"] = ["message.output_text.logprobs"]
         return ModelRequest(
@@ -169,7 +163,12 @@ class ResponsesDialect:
             prompt_bound_tokens=bound,
             choices=1,
             payload_sha256=hashlib.sha256(raw).hexdigest(),
-            needs=_needs(passed, images),
+            needs=needs_of(
+                tools=passed.get("tools"),
+                vision=images,
+                logprobs=passed.get("include") or passed.get("top_logprobs"),
+                json_schema=_wants_schema(passed.get("text")),
+            ),
             prefix_key=prefix_key(instructions, *texts[:1]),
         )
 
@@ -239,9 +238,6 @@ class ResponsesDialect:
             is_final=True,
         )
 
-    def error_body(self, error: CallError, request_id: str) -> bytes:
-        return error.body(request_id)
-
     def error_event(self, error: CallError, request_id: str) -> bytes:
         told = msgspec.json.decode(error.body(request_id))["error"]
         event = {"type": "error", "code": error.code, "message": error.message, "param": error.param}
@@ -289,19 +285,8 @@ def _texts(conversation: str | list[Any], items: list[Any]) -> tuple[list[str], 
     return texts, images
 
 
-def _needs(passed: Mapping[str, Any], images: int) -> frozenset[str]:
-    """What a deployment must be able to do."""
-    needs: set[str] = set()
-    if passed.get("tools"):
-        needs.add("tools")
-    if images:
-        needs.add("vision")
-    if passed.get("include") or passed.get("top_logprobs"):
-        needs.add("logprobs")
-    text = passed.get("text")
-    if isinstance(text, TextOptions) and isinstance(text.format, SchemaFormat):
-        needs.add("json_schema")
-    return frozenset(needs)
+def _wants_schema(text: Any) -> bool:
+    return isinstance(text, TextOptions) and isinstance(text.format, SchemaFormat)
 
 
 RESPONSES = ResponsesDialect()

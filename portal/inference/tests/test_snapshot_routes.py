@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.db import connections, transaction
 
+from models_catalog.engines import ADAPTERS, Endpoint
 from models_catalog.fleet import operations
 from models_catalog.fleet.commission.sums import Limits
 from models_catalog.fleet.tests.rows import MEASURED, make_capacity, make_cost
@@ -18,6 +20,8 @@ from models_catalog.models import Deployment, ServingBackend
 from portal.inference.config import inference_config
 from portal.inference.database import Database
 from portal.inference.snapshot import CatalogSnapshot, Route
+from portal.inference.tests.dialect_cases import ENTRY
+from portal.inference.tests.simulated_fleet import make_route
 from portal.kit.clock import utc_now
 from tenants.operations import audit
 from tenants.scope import role_scope
@@ -147,3 +151,17 @@ async def test_costs_in_several_currencies_are_not_compared(catalog: CatalogSnap
 async def _raise_revision(model: ModelFixture) -> None:
     """Costs alone do not: gateways look at them every ten minutes."""
     await in_scope(lambda: ServingBackend.objects.filter(id=model.backend_id).update(configuration="x"))
+
+
+def test_an_endpoint_has_one_group_of_routes() -> None:
+    """The routing knows a group by its identity: a new one at each call would be worked out at each call."""
+    engines = (ADAPTERS["vllm"], ADAPTERS["generic"])
+    entry = replace(ENTRY, routes=tuple(make_route(engine=engine) for engine in engines))
+    spoken = entry.at(Endpoint.MESSAGES)
+    assert spoken is not None
+    assert [route.engine.name for route in spoken.routes] == ["vllm"]
+    assert entry.at(Endpoint.MESSAGES) is spoken
+    assert entry.at(Endpoint.CHAT) is entry
+    assert entry.at(Endpoint.EMBEDDINGS) is None
+    # Another set of routes is asked anew.
+    assert replace(entry, routes=entry.routes[1:]).at(Endpoint.MESSAGES) is None

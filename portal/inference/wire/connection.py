@@ -60,10 +60,6 @@ class WireConnection(asyncio.Protocol):
         self._has_head = self._has_framing = self._is_interim = False
         self._is_message_over = self._keeps_alive = False
 
-    @property
-    def has_served(self) -> bool:
-        return self._served > 0
-
     def send(self, head: bytes, body: bytes) -> tuple[Response, asyncio.Future[Response]]:
         """Begin an exchange: its answer, and a future that is done with it when its head is there. That
         raises WireError."""

@@ -97,10 +97,6 @@ class Response:
         if self._is_over:
             receiver.ended(self.error)
 
-    def detach(self) -> None:
-        """What arrives from now on waits here again."""
-        self._receiver = None
-
     def pause(self) -> None:
         """Hold the backend back."""
         if not self._is_paused and self._connection is not None:

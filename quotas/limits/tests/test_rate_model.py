@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from devstack.testing import Services
 from portal.kit import valkey
 from portal.kit.ids import uuid7
+from portal.kit.valkey_wire import Argument, encode
 from quotas.limits.local_rate import Demand, LocalRates, Verdict
-from quotas.limits.rate import script_arguments
+from quotas.limits.rate import CallLimits, RateLimit, demands_of
 from quotas.limits.rate_script import give_back_script, renew_script, take_script
 from quotas.models import LimitKind
 
@@ -26,6 +27,14 @@ START_US = 1_790_000_000_000_000
 LEASE_MS = 20_000
 MINUTE_US = 60_000_000
 RPM, TPM, SLOTS = LimitKind.REQUESTS_RPM, LimitKind.TOKENS_TPM, LimitKind.CONCURRENCY
+
+
+def script_arguments(request_id: UUID, demands: Sequence[Demand], *, lease_ms: int) -> list[Argument]:
+    """The arguments of the scripts that take and give back."""
+    arguments: list[Argument] = [str(request_id), lease_ms]
+    for demand in demands:
+        arguments += ("slots" if demand.is_slots else "rate", demand.limit, demand.amount)
+    return arguments
 
 
 class Reference:
@@ -250,3 +259,25 @@ def test_no_minute_sees_more_than_the_rate_and_one_burst(
         for last in range(first, len(passed)):
             allowed = limit + Fraction((passed[last] - passed[first]) * limit, MINUTE_US)
             assert last - first + 1 <= allowed + Fraction(1, 10**6)
+
+
+@given(asked=ASKED, tokens=st.integers(0, 10**6), requests=st.integers(0, 1))
+def test_what_goes_over_the_wire_are_these_arguments(
+    asked: list[tuple[int, LimitKind, int]], tokens: int, requests: int
+) -> None:
+    """The arguments of this reference, as the limits of a call write them down."""
+    tenant_id, request_id, sha = uuid7(), uuid7(), "0" * 40
+    limits = CallLimits(tenant_id, [RateLimit(kind, value) for _, kind, value in asked], lease_ms=LEASE_MS)
+    demands = demands_of(tenant_id, limits, tokens=tokens, requests=requests)
+    wanted = encode(
+        [
+            "EVALSHA",
+            sha,
+            len(demands),
+            *[demand.key for demand in demands],
+            *script_arguments(request_id, demands, lease_ms=LEASE_MS),
+        ]
+    )
+    # Twice: the beginning is written down once.
+    for _ in range(2):
+        assert limits.command(sha, request_id, requests=requests, tokens=tokens) == wanted
