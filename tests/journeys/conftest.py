@@ -7,15 +7,17 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 
 from devstack.packages import REPOSITORY
 from tests.journeys.backstage import Backstage, open_backstage
 from tests.journeys.chromium import MISSING, find_chromium, is_required, running_chromium
-from tests.journeys.visits import Visits
+from tests.journeys.visits import TIMEOUT_MS, Visits
 from tests.web_process import RunningWeb
 
 FAILED = pytest.StashKey[bool]()
+# Other parts of the suite share the processors: what is right in the end may take its time.
+expect.set_options(timeout=TIMEOUT_MS)
 
 
 @pytest.hookimpl(wrapper=True)

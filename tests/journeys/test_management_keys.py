@@ -29,7 +29,8 @@ def test_a_key_from_the_dialog_to_its_end(
     field(dialog, "name").fill("nightly report")
     visits.complaints.expect("status of 422")
     hook(dialog, "management-create").click()
-    # Without a scope it stays open and says so.
+    # Without a scope it stays open and says so; only then is the answer's own form there to be filled.
+    expect(dialog.get_by_role("alert")).to_be_visible()
     expect(field(dialog, "name")).to_have_value("nightly report")
     dialog.locator('input[name="scopes"][value="usage:read"]').check()
     hook(dialog, "management-create").click()

@@ -21,7 +21,7 @@ from playwright.sync_api import (
     WebSocket,
 )
 
-TIMEOUT_MS: Final = 10_000
+TIMEOUT_MS: Final = 20_000
 THEME_COOKIE: Final = "theme"
 LANGUAGES: Final = ("en", "zh-hans")
 THEMES: Final = ("light", "dark")
