@@ -13,6 +13,17 @@ from devstack.datadir import DataDir
 # Set by `make` for its own children; they would confuse a `make` that one of our processes starts.
 _NOT_PASSED_ON = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES")
 
+# What names servers of the operator's own; `make manage` needs it, too.
+_SERVERS_OF_THE_OPERATOR = (
+    "DATABASE_URL",
+    "VALKEY_URL",
+    "CATALOG_FILE",
+    "STRIPE_SECRET_KEY",
+    "STRIPE_WEBHOOK_SECRETS",
+    "STRIPE_API_BASE",
+    "STRIPE_ACCOUNT",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -73,7 +84,8 @@ def portal_application(port: int, data_dir: DataDir) -> Application:
                 ready_url=f"http://{ports.HOST}:{port}/readyz",
             ),
             # Threads, not a pool of processes: nothing can outlive the worker. Money has a worker of its own,
-            # so that a mail server which does not answer keeps no hold from being resolved.
+            # so that a mail server which does not answer keeps no hold from being resolved; so have calls to
+            # Stripe.
             *(
                 Process(
                     name,
@@ -89,7 +101,11 @@ def portal_application(port: int, data_dir: DataDir) -> Application:
                         *worker_options,
                     ),
                 )
-                for name, queue, threads in (("worker", "default", "4"), ("ledger", "ledger", "2"))
+                for name, queue, threads in (
+                    ("worker", "default", "4"),
+                    ("ledger", "ledger", "2"),
+                    ("payments", "payments", "3"),
+                )
             ),
             Process("beat", (*celery, "beat", "-s", str(data_dir.run / "beat-schedule"), "--pidfile=")),
         ),
@@ -106,7 +122,7 @@ def instance_environment(port: int, data_dir: DataDir, services: Mapping[str, st
         **services,
     }
     chosen = {key: os.environ.get(key) or value for key, value in own.items()}
-    for key in ("DATABASE_URL", "VALKEY_URL", "CATALOG_FILE"):
+    for key in _SERVERS_OF_THE_OPERATOR:
         if os.environ.get(key):
             chosen[key] = os.environ[key]
     return {

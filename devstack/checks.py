@@ -20,6 +20,7 @@ from pathlib import Path
 from devstack import suite
 from devstack.packages import REPOSITORY
 from devstack.process import death_signal_armer
+from devstack.stripe_standin import coverage
 
 TYPED_FOLDERS = ("portal", "tenants", "models_catalog", "quotas", "devstack", "benchmarks", "tests")
 
@@ -76,6 +77,7 @@ def main(argv: Sequence[str]) -> int:
     closing = outcomes[-1].last_line if outcomes[-1].name == "pytest" else ""
     if what == "test" and not pytest_arguments and not interrupted.is_set():
         started_at = time.monotonic()
+        coverage.forget()
         parts = run_parts(environment, interrupted)
         outcomes += parts
         for part in parts:
@@ -83,6 +85,8 @@ def main(argv: Sequence[str]) -> int:
         closing = suite.closing_line(
             [part.last_line for part in parts], duration_s=time.monotonic() - started_at
         )
+        for line in coverage.lines():
+            print(line)
     print_summary(outcomes, closing)
     return 1 if interrupted.is_set() or any(outcome.exit_code for outcome in outcomes) else 0
 

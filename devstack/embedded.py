@@ -11,6 +11,7 @@ from devstack.model_server import ModelServer
 from devstack.postgres import Postgres
 from devstack.process import Pause
 from devstack.service import Service
+from devstack.stripe_standin.service import StripeStandin
 from devstack.valkey import Valkey
 
 # In the order in which they start; the variable names a server of the operator's own.
@@ -18,6 +19,7 @@ _SERVICES: Sequence[tuple[str, type[Service]]] = (
     ("DATABASE_URL", Postgres),
     ("VALKEY_URL", Valkey),
     ("CATALOG_FILE", ModelServer),
+    ("STRIPE_SECRET_KEY", StripeStandin),
 )
 
 

@@ -20,7 +20,12 @@ VENV = REPOSITORY / ".venv"
 VENV_PYTHON = VENV / "bin" / "python"
 OLDEST_PYTHON = (3, 11)
 CONSTRAINTS = "constraints.txt"
-WITHOUT_DEPENDENCIES = "requirements-nodeps.txt"
+# Installed in a step of their own, without what they declare to need.
+RUN_WITHOUT_DEPENDENCIES = ("requirements-nodeps.txt",)
+WITHOUT_DEPENDENCIES = {
+    "run": RUN_WITHOUT_DEPENDENCIES,
+    "dev": (*RUN_WITHOUT_DEPENDENCIES, "requirements-dev-nodeps.txt"),
+}
 OPENMP = "requirements-openmp.txt"
 RUN_FILES = ("requirements.txt", "requirements-devstack.txt", "requirements-build.txt")
 # What is installed for developing includes what is installed for running.
@@ -87,7 +92,7 @@ def install(purpose: str) -> None:
     for name in FILES:
         stamp_file(name).unlink(missing_ok=True)
     pip("-c", CONSTRAINTS, *[part for file in FILES[purpose] for part in ("-r", file)])
-    pip("--no-deps", "-r", WITHOUT_DEPENDENCIES)
+    pip("--no-deps", *[part for file in WITHOUT_DEPENDENCIES[purpose] for part in ("-r", file)])
     if run_quietly([VENV_PYTHON, "-m", "devstack.openmp"]) != 0:
         pip("--no-deps", "-r", OPENMP)
     stamp_file(purpose).write_text(fingerprint(purpose))
@@ -136,7 +141,7 @@ def stamp_file(name: str) -> Path:
 def fingerprint(purpose: str) -> str:
     """Changes with every file that decides what is installed, and with the minor version of Python."""
     digest = hashlib.sha256(repr(sys.version_info[:2]).encode())
-    for file in (*FILES[purpose], CONSTRAINTS, WITHOUT_DEPENDENCIES, OPENMP):
+    for file in (*FILES[purpose], CONSTRAINTS, *WITHOUT_DEPENDENCIES[purpose], OPENMP):
         digest.update((REPOSITORY / file).read_bytes())
     return digest.hexdigest()
 

@@ -50,6 +50,9 @@ def manage(data_dir: Path, arguments: Sequence[str]) -> int:
 
 def _with_own_services(folder: DataDir, instance: Mapping[str, str], arguments: Sequence[str]) -> int:
     end_leftovers(folder.run, patience_s=_LEFTOVERS_TIMEOUT_S, pause=time.sleep)
+    if not instance.get("STRIPE_API_BASE") and instance.get("STRIPE_SECRET_KEY"):
+        # This instance talks to Stripe itself: no stand-in may come between.
+        os.environ.setdefault("STRIPE_SECRET_KEY", instance["STRIPE_SECRET_KEY"])
     embedded = EmbeddedServices(folder, port_seed=int(instance["GATEWAY_PORT"]) - 1, with_model=False)
     try:
         embedded.start()

@@ -17,6 +17,6 @@ def package_folder(package: str) -> Path:
     if not locations:
         raise DevstackError(
             f"The package {package} is not installed. `make run` installs it; or name a server of your own "
-            "(DATABASE_URL, VALKEY_URL, CATALOG_FILE)."
+            "(DATABASE_URL, VALKEY_URL, CATALOG_FILE, STRIPE_SECRET_KEY)."
         )
     return Path(locations[0])

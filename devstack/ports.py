@@ -13,11 +13,11 @@ from itertools import chain
 
 HOST = "127.0.0.1"
 _FIRST, _END = 28_000, 32_768
-_PORTS_PER_INSTANCE = 3
+_PORTS_PER_INSTANCE = 4
 
 
 def first_choice(seed: int, slot: int) -> int:
-    """A port that depends only on `seed` (say, the instance's own port) and the service's slot (0, 1, 2)."""
+    """A port that depends only on `seed` (say, the instance's own port) and the service's slot (0 to 3)."""
     return _FIRST + (seed * _PORTS_PER_INSTANCE) % (_END - _FIRST - _PORTS_PER_INSTANCE) + slot
 
 

@@ -32,6 +32,7 @@ class Part:
 PARTS: Sequence[Part] = (
     Part("journeys", ("tests/journeys",)),
     Part("quotas", ("quotas",)),
+    Part("histories", ("tests/histories",)),
     Part("isolation", ("tests/isolation",)),
     Part("faults", ("tests/faults",)),
     Part("api", ("portal/api",)),
@@ -40,7 +41,9 @@ PARTS: Sequence[Part] = (
         "data plane",
         ("portal/gateway", "portal/inference", "portal/playground", "portal/kit", "portal/tests"),
     ),
-    Part("pages", ("portal/accounts", "portal/storefront", "portal/console", "portal/pages")),
+    Part(
+        "pages", ("portal/accounts", "portal/storefront", "portal/console", "portal/pages", "portal/webhooks")
+    ),
     Part("backoffice", ("portal/backoffice",)),
     Part("domain", ("tenants", "models_catalog")),
     Part("house", ("devstack", "benchmarks", "tests/architecture", "tests/test_smoke.py")),

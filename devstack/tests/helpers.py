@@ -18,7 +18,15 @@ from devstack.packages import REPOSITORY
 from devstack.service import Service
 
 START_TIMEOUT_S = 60.0
-NAMED_SERVERS = ("DATABASE_URL", "VALKEY_URL", "CATALOG_FILE", "SECRETS_DIR", "SLUICE_ENV")
+NAMED_SERVERS = (
+    "DATABASE_URL",
+    "VALKEY_URL",
+    "CATALOG_FILE",
+    "STRIPE_SECRET_KEY",
+    "STRIPE_API_BASE",
+    "SECRETS_DIR",
+    "SLUICE_ENV",
+)
 
 
 def eventually(condition: Callable[[], bool], *, timeout_s: float = 20.0) -> None:

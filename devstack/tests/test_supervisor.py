@@ -29,10 +29,13 @@ def test_start_says_what_it_does_and_leaves_word(tmp_path):
         lines = instance.output().splitlines()
         assert "PostgreSQL 18." in lines[0]
         assert "Valkey 9." in lines[1]
+        assert "Stand-in for Stripe" in lines[2]
+        assert answers_ok(f"{values['STRIPE_API_BASE']}/_standin/health")
         assert f"Ready: {values['PORTAL_URL']}" in lines
         assert {path.stem for path in (tmp_path / "data" / "run").glob("*.pid")} == {
             "postgres",
             "valkey",
+            "stripe",
             "gateway",
             "web",
             "worker",
@@ -139,6 +142,7 @@ def test_configured_servers_win(tmp_path):
     with running_instance(tmp_path / "first") as first:
         values = parse_env((first.data_dir / "instance.env").read_text())
         named = {key: values[key] for key in ("DATABASE_URL", "VALKEY_URL")}
+        named["STRIPE_SECRET_KEY"] = "sk_test_of_the_operator"
         with running_instance(tmp_path / "second", named_servers=named) as second:
             assert "DATABASE_URL is set in the environment" in second.output()
             assert {path.stem for path in (second.data_dir / "run").glob("*.pid")} == {
@@ -148,6 +152,8 @@ def test_configured_servers_win(tmp_path):
             }
             given = json.loads((second.data_dir / "step.json").read_text())
             assert given["DATABASE_URL"] == values["DATABASE_URL"]
+            assert given["STRIPE_SECRET_KEY"] == "sk_test_of_the_operator"
+            assert "STRIPE_API_BASE" not in given
 
 
 def ask(authority: str, key: str, path: str, body: str | None = None) -> tuple[int, bytes]:

@@ -1,0 +1,43 @@
+"""One module a resource of the API. Importing this package registers every route."""
+
+from devstack.stripe_standin.resources import (
+    accounts,
+    balance,
+    billing_portal,
+    charges,
+    checkout,
+    credit_notes,
+    customers,
+    disputes,
+    event_reads,
+    invoice_items,
+    invoices,
+    payment_intents,
+    payment_methods,
+    payouts,
+    refunds,
+    setup_intents,
+    tax_calculations,
+    webhook_endpoints,
+)
+
+__all__ = [
+    "accounts",
+    "balance",
+    "billing_portal",
+    "charges",
+    "checkout",
+    "credit_notes",
+    "customers",
+    "disputes",
+    "event_reads",
+    "invoice_items",
+    "invoices",
+    "payment_intents",
+    "payment_methods",
+    "payouts",
+    "refunds",
+    "setup_intents",
+    "tax_calculations",
+    "webhook_endpoints",
+]
