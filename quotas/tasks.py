@@ -13,6 +13,16 @@ from quotas import audit, operations
 from quotas.business import operations as allocation
 from quotas.business import queries as business
 from quotas.limits import alerts, promotion
+from quotas.payments import (
+    inbox,
+    invoice_adapter,
+    polling,
+    postpaid,
+    receivables,
+    recharge,
+    sending,
+    stripe_books,
+)
 from quotas.reconciliation import operations as reconciliation
 from quotas.replay import operations as replays
 from tenants import queries as tenant_queries
@@ -133,3 +143,108 @@ def allocate_hours(**_: Any) -> None:
         logger.warning(
             "quotas.business.hours_left", extra={"failed": report.failed, "allocated": report.allocated}
         )
+
+
+# Calls to Stripe may take long: they have a queue of their own, so that neither holds nor mails wait.
+@shared_task(queue="payments", soft_time_limit=200, time_limit=230)  # type: ignore[untyped-decorator]
+def process_stripe_event(event_id: str, **_: Any) -> None:
+    inbox.process_event(event_id=event_id, now=_database_time())
+
+
+@shared_task(queue="payments", soft_time_limit=200, time_limit=230)  # type: ignore[untyped-decorator]
+def process_stripe_events(**_: Any) -> None:
+    report = inbox.process_due_events(now=_database_time())
+    if report.failed:
+        logger.warning(
+            "quotas.payments.events_left", extra={"failed": report.failed, "processed": report.done}
+        )
+
+
+@shared_task(queue="payments", soft_time_limit=200, time_limit=230)  # type: ignore[untyped-decorator]
+def poll_stripe_events(**_: Any) -> None:
+    report = polling.poll_events(now=_database_time())
+    if report.new:
+        logger.warning("quotas.payments.events_found", extra={"count": report.new, "failed": report.failed})
+
+
+@shared_task(queue="payments", soft_time_limit=200, time_limit=230)  # type: ignore[untyped-decorator]
+def poll_open_top_ups(**_: Any) -> None:
+    polling.poll_open_top_ups(now=_database_time())
+
+
+@shared_task(queue="payments", soft_time_limit=200, time_limit=230)  # type: ignore[untyped-decorator]
+def start_recharges(**_: Any) -> None:
+    report = recharge.start_due_recharges(now=_database_time())
+    if report.started:
+        logger.info("quotas.payments.recharged", extra={"started": report.started, "paid": report.paid})
+
+
+@shared_task(queue="payments", soft_time_limit=200, time_limit=230)  # type: ignore[untyped-decorator]
+def sweep_stripe_operations(**_: Any) -> None:
+    report = sending.sweep_operations(now=_database_time())
+    if report.sent:
+        logger.info("quotas.payments.operations_sent", extra={"sent": report.sent, "left": report.left})
+
+
+@shared_task(queue="payments", soft_time_limit=200, time_limit=230)  # type: ignore[untyped-decorator]
+def read_stripe_books(**_: Any) -> None:
+    report = stripe_books.pull_balance_transactions(now=_database_time())
+    if not report.is_complete:
+        logger.info("quotas.payments.books_behind", extra={"read": report.read})
+
+
+@shared_task(queue="payments", soft_time_limit=200, time_limit=230)  # type: ignore[untyped-decorator]
+def match_stripe_books(**_: Any) -> None:
+    for day in stripe_books.match_books(now=_database_time()):
+        logger.error(
+            "quotas.payments.books_differ",
+            extra={"day": str(day.day), "currency": day.currency, "difference_nanos": day.difference_nanos},
+        )
+
+
+# The usage of a month is read call by call.
+@shared_task(queue="payments", soft_time_limit=840, time_limit=870)  # type: ignore[untyped-decorator]
+def draw_up_invoices(**_: Any) -> None:
+    report = postpaid.draw_up_invoices(now=_database_time())
+    if report.drawn or report.left:
+        logger.info(
+            "quotas.payments.invoices_drawn",
+            extra={"drawn": report.drawn, "opened": report.opened, "left": report.left},
+        )
+
+
+@shared_task(queue="payments", soft_time_limit=200, time_limit=230)  # type: ignore[untyped-decorator]
+def remind_overdue(**_: Any) -> None:
+    report = postpaid.remind_overdue(now=_database_time())
+    if report.reminded or report.exhausted:
+        logger.info(
+            "quotas.payments.invoices_reminded",
+            extra={"reminded": report.reminded, "exhausted": report.exhausted},
+        )
+
+
+@shared_task(queue="default", soft_time_limit=100, time_limit=120)  # type: ignore[untyped-decorator]
+def review_receivables(**_: Any) -> None:
+    report = receivables.review_receivables(now=_database_time())
+    if report.suspended or report.resumed:
+        logger.info(
+            "quotas.payments.receivables_reviewed",
+            extra={"suspended": report.suspended, "resumed": report.resumed},
+        )
+
+
+@shared_task(queue="default", soft_time_limit=240, time_limit=270)  # type: ignore[untyped-decorator]
+def issue_invoices(**_: Any) -> None:
+    """What an installation's own program makes; nothing without one."""
+    now = _database_time()
+    with role_scope("operator"):
+        report = invoice_adapter.issue_by_adapter(now=now)
+    if report.issued or report.failed:
+        logger.info(
+            "quotas.payments.invoices_issued", extra={"issued": report.issued, "failed": report.failed}
+        )
+
+
+def _database_time() -> datetime:
+    with role_scope("operator"):
+        return tenant_queries.database_time()

@@ -23,6 +23,7 @@ class Permission(StrEnum):
     SEE_LIMITS = "see_limits"
     MANAGE_LIMITS = "manage_limits"
     SEE_BILLING = "see_billing"
+    PAY = "pay"
     SEE_MEMBERS = "see_members"
     MANAGE_MEMBERS = "manage_members"
     MANAGE_ORGANIZATION = "manage_organization"
@@ -41,6 +42,7 @@ DESCRIPTIONS: Final = MappingProxyType(
         Permission.SEE_LIMITS: gettext_noop("See limits, what of them is used, and the tier"),
         Permission.MANAGE_LIMITS: gettext_noop("Set the organization's own limits, budgets and their alerts"),
         Permission.SEE_BILLING: gettext_noop("See the statement of account, and download it"),
+        Permission.PAY: gettext_noop("Add credit, set up auto-recharge and change how it is paid"),
         Permission.SEE_MEMBERS: gettext_noop("See members and invitations"),
         Permission.MANAGE_MEMBERS: gettext_noop("Invite and remove members, and change their roles"),
         Permission.MANAGE_ORGANIZATION: gettext_noop("Rename the organization, and make or unmake owners"),
@@ -70,6 +72,7 @@ PERMISSIONS: Final = MappingProxyType(
                 Permission.SEE_USAGE,
                 Permission.SEE_LIMITS,
                 Permission.SEE_BILLING,
+                Permission.PAY,
                 Permission.SEE_MEMBERS,
             }
         ),

@@ -17,6 +17,7 @@ from tests.waiting import wait_for
 ROOT = Path(__file__).resolve().parent.parent
 READY_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 15.0
+_ROLE = {"DATABASE_ROLE": "dataplane"}
 _CELERY = (sys.executable, "-m", "celery", "-A", "portal.celery")
 
 
@@ -62,14 +63,28 @@ def _stop(child: Child) -> None:
             child.popen.wait(STOP_TIMEOUT_S)
 
 
+def _spawn_beat(folder: Path, environment: dict[str, str]) -> Child:
+    return _spawn("beat", folder, environment, "beat", "-s", str(folder / "beat-schedule"), "--pidfile=")
+
+
+@contextmanager
+def running_beat(folder: Path, **environment: str) -> Iterator[None]:
+    """Beat alone, for a worker that runs already; further environment variables go to it."""
+    beat = _spawn_beat(folder, _ROLE | environment)
+    try:
+        yield
+    finally:
+        _stop(beat)
+
+
 @contextmanager
 def running_celery(folder: Path, *, with_beat: bool = False, **environment: str) -> Iterator[RunningCelery]:
-    """A worker of both queues, started and stopped; further environment variables go to worker and beat.
+    """A worker of all queues, started and stopped; further environment variables go to worker and beat.
 
     Call it from the main thread. Errors: AssertionError when the worker does not become ready.
     """
-    environment = {"DATABASE_ROLE": "dataplane", **environment}
-    options = ("-Q", "default,ledger", "--loglevel", "INFO", "--without-gossip", "--without-mingle")
+    environment = _ROLE | environment
+    options = ("-Q", "default,ledger,payments", "--loglevel", "INFO", "--without-gossip", "--without-mingle")
     worker = _spawn(
         "worker", folder, environment, "worker", "--pool", "threads", "--concurrency", "2", *options
     )
@@ -82,8 +97,7 @@ def running_celery(folder: Path, *, with_beat: bool = False, **environment: str)
         )
         assert worker.popen.poll() is None, f"the worker ended:\n{worker.log_tail(50)}"
         if with_beat:
-            schedule = folder / "beat-schedule"
-            beat = _spawn("beat", folder, environment, "beat", "-s", str(schedule), "--pidfile=")
+            beat = _spawn_beat(folder, environment)
         yield RunningCelery(worker, beat)
     finally:
         for child in (beat, worker):

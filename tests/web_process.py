@@ -76,13 +76,18 @@ def _is_ready(port: int) -> bool:
         connection.close()
 
 
-def start_web(folder: Path, **environment: str) -> RunningWeb:
+def choose_port() -> int:
+    """A port for a web process that somebody has to know of before it starts."""
+    return ports.choose(random.randrange(28_000, 32_000))
+
+
+def start_web(folder: Path, *, port: int | None = None, **environment: str) -> RunningWeb:
     """Start one web process exactly as `make run` does, with further environment variables.
 
-    Its log goes into `folder`. Pages that show the API's address show API_BASE. Errors: AssertionError
-    with the end of the log when it does not become ready.
+    Its log goes into `folder`. port: as choose_port has given it. Pages that show the API's address show
+    API_BASE. Errors: AssertionError with the end of the log when it does not become ready.
     """
-    port = ports.choose(random.randrange(28_000, 32_000))
+    port = port or choose_port()
     processes = portal_application(port, DataDir(folder)).processes
     (web,) = (process for process in processes if process.name == "web")
     own = {
@@ -110,12 +115,16 @@ def start_web(folder: Path, **environment: str) -> RunningWeb:
 
 @contextmanager
 def running_web(
-    folder: Path | None = None, *, may_log_errors: bool = False, **environment: str
+    folder: Path | None = None,
+    *,
+    may_log_errors: bool = False,
+    port: int | None = None,
+    **environment: str,
 ) -> Iterator[RunningWeb]:
     """A web process that is stopped at the end. Errors: AssertionError when it died meanwhile, or when it
     logged an error or a traceback, unless it `may_log_errors`."""
     with tempfile.TemporaryDirectory(prefix="sluice-web-") as own_folder:
-        web = start_web(folder or Path(own_folder), **environment)
+        web = start_web(folder or Path(own_folder), port=port, **environment)
         try:
             yield web
             assert web.is_running(), (

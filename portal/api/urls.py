@@ -4,7 +4,7 @@ from django.urls import path
 
 from portal.api import documentation, problems
 from portal.api.operators.urls import urlpatterns as operators
-from portal.api.tenant import keys, limits, models, money, organization, usage
+from portal.api.tenant import keys, limits, models, money, organization, top_ups, usage
 
 app_name = "api"
 urlpatterns = [
@@ -28,6 +28,8 @@ urlpatterns = [
     path("api/v1/requests/<str:request_id>", usage.RequestDetail.as_view(), name="request"),
     path("api/v1/balance", money.BalanceEndpoint.as_view(), name="balance"),
     path("api/v1/transactions", money.TransactionList.as_view(), name="transactions"),
+    path("api/v1/top-ups", top_ups.TopUpList.as_view(), name="top-ups"),
+    path("api/v1/top-ups/<str:top_up>", top_ups.TopUpDetail.as_view(), name="top-up"),
     path("api/v1/limits", limits.LimitList.as_view(), name="limits"),
     path("api/v1/limits/<str:limit>", limits.LimitDetail.as_view(), name="limit"),
     *operators,

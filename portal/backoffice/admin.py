@@ -390,4 +390,4 @@ site.register(
 )
 
 # What operators' work leaves behind is registered once the others' are gone.
-from portal.backoffice import admin_operations  # noqa: E402, F401
+from portal.backoffice import admin_bank, admin_books, admin_operations, admin_payments  # noqa: E402, F401

@@ -10,12 +10,14 @@ import msgspec
 from django.core import signing
 from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import render
+from django.utils.translation import get_language
 
+from portal.console.billing.statement_pdf import StatementHead, iter_statement_pdf
 from portal.kit.clock import utc_now
 from portal.kit.ids import PREFIXES, public_id
 from portal.pages import words
 from portal.pages.access import Organization, organization_page
-from portal.pages.downloads import csv_download
+from portal.pages.downloads import csv_download, file_download
 from portal.pages.periods import PRESETS, Period, read_period
 from quotas.ledger.queries import (
     StatementCursor,
@@ -76,10 +78,10 @@ def statement(request: HttpRequest, organization: Organization) -> HttpResponse:
     )
     sums = place.sums if place else _sums(page, period)
     context = {
-        "section": "statement",
+        "section": "billing",
         "period": period,
         "presets": PRESETS,
-        "kinds": [(kind.value, words.TRANSFER_KINDS[kind]) for kind in TransferKind],
+        "kinds": [(kind.value, words.TRANSFER_KINDS[kind]) for kind in words.TENANT_TRANSFERS],
         "chosen_kind": kinds[0] if kinds else "",
         "summary": sums,
         "sums": [(words.TRANSFER_KINDS[TransferKind(kind)], *rest) for kind, *rest in sums.kinds],
@@ -109,9 +111,33 @@ def statement_csv(request: HttpRequest, organization: Organization) -> Streaming
     return csv_download(request, rows, f"statement-{period.first_day}-{period.last_day}.csv")
 
 
+@organization_page(Permission.SEE_BILLING)
+def statement_pdf(request: HttpRequest, organization: Organization) -> StreamingHttpResponse:
+    """The period for the files: sums, and as many transactions as a file holds."""
+    now = utc_now()
+    period = read_period(request.GET, now=now, default="month")
+    head = StatementHead(
+        organization=organization.name,
+        organization_id=organization.public_id,
+        first_day=period.first_day,
+        last_day=period.last_day,
+        issued_at=now,
+        language=get_language() or "en",
+    )
+    pieces = iter_statement_pdf(
+        tenant_id=organization.tenant_id,
+        head=head,
+        from_at=period.from_at,
+        to_at=period.to_at,
+        kinds=_kinds(request),
+    )
+    filename = f"statement-{period.first_day}-{period.last_day}.pdf"
+    return file_download(request, pieces, filename, content_type="application/pdf")
+
+
 def _kinds(request: HttpRequest) -> tuple[str, ...]:
     chosen = request.GET.get("kind", "")
-    return (chosen,) if chosen in TransferKind.values else ()
+    return (chosen,) if chosen in words.TENANT_TRANSFERS else ()
 
 
 def _reference(row: StatementRow) -> dict[str, str]:

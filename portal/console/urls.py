@@ -9,11 +9,17 @@ from portal.console import (
     management_keys,
     members,
     models,
+    monthly_invoices,
     overview,
+    recharge,
     settings,
     statement,
     usage,
 )
+from portal.console.billing import balance, landing, papers
+from portal.console.invoices import pages as invoices
+from portal.console.invoices import profile as invoice_profile
+from portal.console.invoices import transfers
 
 app_name = "console"
 urlpatterns = [
@@ -30,6 +36,69 @@ urlpatterns = [
     path("o/<str:organization>/usage/<str:request_id>", usage.receipt, name="request"),
     path("o/<str:organization>/statement/", statement.statement, name="statement"),
     path("o/<str:organization>/statement/statement.csv", statement.statement_csv, name="statement-csv"),
+    path("o/<str:organization>/statement/statement.pdf", statement.statement_pdf, name="statement-pdf"),
+    # Billing
+    path("o/<str:organization>/billing/", balance.billing, name="billing"),
+    path("o/<str:organization>/billing/add-credit", balance.add_credit, name="add-credit"),
+    path("o/<str:organization>/billing/payment-methods", balance.payment_methods, name="payment-methods"),
+    path("o/<str:organization>/billing/invoices", papers.invoices, name="invoices"),
+    path("o/<str:organization>/billing/top-ups/<str:top_up>/", landing.top_up, name="top-up"),
+    path(
+        "o/<str:organization>/billing/top-ups/<str:top_up>/state", landing.top_up_state, name="top-up-state"
+    ),
+    path(
+        "o/<str:organization>/billing/top-ups/<str:top_up>/cancel",
+        landing.cancel_top_up,
+        name="top-up-cancel",
+    ),
+    path("o/<str:organization>/billing/recharge/", recharge.recharge_page, name="recharge"),
+    path("o/<str:organization>/billing/recharge/set", recharge.set_recharge, name="recharge-set"),
+    path("o/<str:organization>/billing/recharge/off", recharge.turn_off, name="recharge-off"),
+    path("o/<str:organization>/billing/recharge/card", recharge.save_method, name="recharge-method"),
+    path("o/<str:organization>/billing/recharge/confirm", recharge.confirm_payment, name="recharge-confirm"),
+    # Monthly invoices
+    path(
+        "o/<str:organization>/billing/monthly-invoices/",
+        monthly_invoices.monthly_invoices,
+        name="monthly-invoices",
+    ),
+    path(
+        "o/<str:organization>/billing/monthly-invoices/<str:monthly_invoice>/",
+        monthly_invoices.monthly_invoice,
+        name="monthly-invoice",
+    ),
+    # Bank transfers and invoices on request
+    path("o/<str:organization>/billing/bank-transfer", transfers.bank_transfer, name="bank-transfer"),
+    path(
+        "o/<str:organization>/billing/bank-transfer/reference",
+        transfers.bank_reference,
+        name="bank-reference",
+    ),
+    path(
+        "o/<str:organization>/billing/requested-invoices/",
+        invoices.requested_invoices,
+        name="requested-invoices",
+    ),
+    path(
+        "o/<str:organization>/billing/requested-invoices/profile",
+        invoice_profile.invoice_profile,
+        name="invoice-profile",
+    ),
+    path(
+        "o/<str:organization>/billing/requested-invoices/request",
+        invoices.request_invoice,
+        name="invoice-request",
+    ),
+    path(
+        "o/<str:organization>/billing/requested-invoices/<str:invoice>/cancel",
+        invoices.cancel_invoice,
+        name="invoice-cancel",
+    ),
+    path(
+        "o/<str:organization>/billing/requested-invoices/documents/<str:document>",
+        invoices.invoice_document,
+        name="invoice-document",
+    ),
     # API keys
     path("o/<str:organization>/keys/", keys.keys, name="keys"),
     path("o/<str:organization>/keys/new", keys.new_key, name="key-new"),

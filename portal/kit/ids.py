@@ -35,6 +35,15 @@ PREFIXES: Final[dict[str, str]] = {
     "capacity": "cap",
     "curve": "crv",
     "replay": "rpl",
+    "top_up": "tup",
+    "refund": "rfd",
+    "dispute": "dsp",
+    "stripe_operation": "sop",
+    "bank_receipt": "brc",
+    "invoice": "ivc",
+    "invoice_document": "doc",
+    "monthly_invoice": "min",
+    "credit_note": "crn",
 }
 
 BASE32_LENGTH: Final = 26

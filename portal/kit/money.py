@@ -9,12 +9,22 @@ MAX_AMOUNT_NANOS: Final = 9 * 10**18
 
 CURRENCY_SYMBOLS: Final[dict[str, str]] = {"USD": "$", "CNY": "¥"}
 
+# How many decimals of a unit a currency's smallest coin has, as card networks and Stripe count them.
+MINOR_DIGITS: Final[dict[str, int]] = {
+    **dict.fromkeys(("USD", "CNY", "EUR", "GBP", "HKD", "SGD", "AUD", "CAD", "CHF", "NZD", "TWD"), 2),
+    **dict.fromkeys(("JPY", "KRW", "VND", "CLP", "PYG", "RWF", "XAF", "XOF", "XPF"), 0),
+}
+
 _DECIMAL_TEXT: Final = re.compile(r"(-?)([0-9]{1,19})(?:\.([0-9]{1,9}))?")
 _MAX_TEXT_LENGTH: Final = 32
 
 
 class InvalidAmount(ValueError):
     """The text is not a plain decimal number that nano-units can hold exactly."""
+
+
+class UnknownCurrency(ValueError):
+    """Nothing is known about the coins of this currency."""
 
 
 def parse_amount(text: str) -> int:
@@ -50,6 +60,30 @@ def format_nanos(amount_nanos: int, currency: str, *, sign: bool = False) -> str
     lead = "+" if sign and amount_nanos > 0 else minus
     symbol = CURRENCY_SYMBOLS.get(currency, f"{currency} ")
     return f"{lead}{symbol}{units}.{decimals}"
+
+
+def to_minor_units(amount_nanos: int, currency: str) -> int:
+    """The amount in the smallest coins of its currency (cents; whole yen), exact.
+
+    Raises InvalidAmount when it is not a whole number of them, UnknownCurrency for one that is not in
+    MINOR_DIGITS.
+    """
+    units, rest_nanos = divmod(amount_nanos, _nanos_per_minor(currency))
+    if rest_nanos:
+        raise InvalidAmount(f"not a whole number of the smallest coin of {currency}")
+    return units
+
+
+def from_minor_units(amount: int, currency: str) -> int:
+    """Nano-units of an amount in the smallest coins of its currency. Raises UnknownCurrency."""
+    return amount * _nanos_per_minor(currency)
+
+
+def _nanos_per_minor(currency: str) -> int:
+    try:
+        return int(NANOS_PER_UNIT // 10 ** MINOR_DIGITS[currency])
+    except KeyError:
+        raise UnknownCurrency(f"the smallest coin of {currency!r} is not known") from None
 
 
 def _parts(amount_nanos: int) -> tuple[str, int, str]:

@@ -1,6 +1,7 @@
 """The way into an organization's pages: who is signed in, is a member, and may do this."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Final
@@ -27,7 +28,7 @@ LAST_ORGANIZATION: Final = "last_organization"
 
 @dataclass(frozen=True, slots=True)
 class Organization:
-    """An organization as one of its members sees it."""
+    """An organization as one of its members sees it. suspension_cause: of an automatic suspension."""
 
     tenant_id: UUID
     name: str
@@ -35,6 +36,7 @@ class Organization:
     state: str
     role: Role
     user_id: UUID
+    suspension_cause: str = ""
 
     @property
     def public_id(self) -> str:
@@ -70,17 +72,26 @@ def find_organization(user_id: UUID, organization_id: str) -> Organization | Non
 def _organization(membership: Membership) -> Organization:
     tenant = membership.tenant
     return Organization(
-        tenant.id, tenant.name, tenant.currency, tenant.state, Role(membership.role), membership.user_id
+        tenant.id,
+        tenant.name,
+        tenant.currency,
+        tenant.state,
+        Role(membership.role),
+        membership.user_id,
+        tenant.suspension_cause,
     )
 
 
 def organization_page(
-    permission: Permission, *, methods: Sequence[str] = ("GET", "HEAD")
+    permission: Permission, *, methods: Sequence[str] = ("GET", "HEAD"), opens_scope: bool = True
 ) -> Callable[[View], View]:
     """A view of one organization: view(request, organization, **the other parts of the URL).
 
     It runs and is rendered in the tenant's scope, one transaction. Whoever is not signed in is asked to;
     for others than members the page does not exist; a member whose role lacks `permission` is told so.
+
+    opens_scope: false for a view that asks a service elsewhere, which no transaction may wait for. It opens
+    its scopes itself, around what needs them.
     """
 
     def decorate(view: View) -> View:
@@ -94,11 +105,12 @@ def organization_page(
             request.organization = found  # type: ignore[attr-defined]
             if request.method not in methods:
                 return HttpResponseNotAllowed(methods)
-            with tenant_scope(found.tenant_id):
-                if not found.may(permission):
+            if not found.may(permission):
+                with tenant_scope(found.tenant_id):
                     if request.method not in SAFE_METHODS:
                         _note_refusal(found, permission)
                     return forbidden(request, permission)
+            with tenant_scope(found.tenant_id) if opens_scope else nullcontext():
                 response = view(request, found, **parts)
                 # What is rendered late would be rendered outside the scope.
                 if isinstance(response, SimpleTemplateResponse) and not response.is_rendered:

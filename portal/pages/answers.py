@@ -7,7 +7,7 @@ from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.utils.cache import add_never_cache_headers, patch_vary_headers
-from django_htmx.http import HttpResponseClientRefresh, trigger_client_event
+from django_htmx.http import HttpResponseClientRedirect, HttpResponseClientRefresh, trigger_client_event
 
 
 class Unlogged(str):
@@ -69,6 +69,14 @@ def done(request: HttpRequest, address: str, text: str) -> HttpResponse:
     or `address` without scripts; either says `text`, which never holds a secret."""
     messages.info(request, text)
     return HttpResponseClientRefresh() if is_fragment(request) else HttpResponseRedirect(address)
+
+
+def leave_for(request: HttpRequest, address: str) -> HttpResponse:
+    """To another site after a form, such as the page where people pay. The content security policy lets no
+    form lead out of this site, so a page of our own leads on, at once and with a link to press."""
+    if is_fragment(request):
+        return HttpResponseClientRedirect(address)
+    return show(request, "console/leaving.html", {"address": address, "section": "billing"}, private=True)
 
 
 def with_toast(response: HttpResponse, text: str) -> HttpResponse:

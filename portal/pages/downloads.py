@@ -11,9 +11,16 @@ from django.http import HttpRequest, StreamingHttpResponse
 def csv_download(request: HttpRequest, pieces: Iterator[str], filename: str) -> StreamingHttpResponse:
     """Text of comma-separated values as a file. A byte order mark tells spreadsheets that it is UTF-8."""
     encoded = (piece.encode() for piece in _marked(pieces))
+    return file_download(request, encoded, filename, content_type="text/csv; charset=utf-8")
+
+
+def file_download(
+    request: HttpRequest, pieces: Iterator[bytes], filename: str, *, content_type: str
+) -> StreamingHttpResponse:
+    """The pieces as a file, each made when it is sent."""
     # An asynchronous server would read a plain iterator to its end before it sends a byte.
-    content = _one_by_one(encoded) if isinstance(request, ASGIRequest) else encoded
-    response = StreamingHttpResponse(content, content_type="text/csv; charset=utf-8")
+    content = _one_by_one(pieces) if isinstance(request, ASGIRequest) else pieces
+    response = StreamingHttpResponse(content, content_type=content_type)
     response["Content-Disposition"] = f'attachment; filename="{filename}"'
     response["Cache-Control"] = "no-store, private"
     return response

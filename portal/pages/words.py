@@ -7,13 +7,53 @@ from django.utils.translation import gettext_lazy, pgettext, pgettext_lazy
 
 from models_catalog.models import CancelPolicy
 from portal.kit.ids import BASE32_LENGTH, PREFIXES
-from quotas.models import AttemptOutcome, Basis, HoldState, Provenance, TransferKind, UsageSource
+from quotas.models import (
+    AttemptOutcome,
+    Basis,
+    HoldState,
+    InvoiceState,
+    MonthlyInvoiceState,
+    MonthlyLineKind,
+    Provenance,
+    TransferKind,
+    UsageSource,
+)
 
 TRANSFER_KINDS: Final = {
     TransferKind.USAGE: pgettext_lazy("transaction", "Usage"),
     TransferKind.TOP_UP: gettext_lazy("Top-up"),
     TransferKind.GRANT: pgettext_lazy("transaction", "Granted credit"),
     TransferKind.ADJUSTMENT: gettext_lazy("Adjustment"),
+    TransferKind.REFUND: gettext_lazy("Refund"),
+    TransferKind.REFUND_REVERSED: gettext_lazy("Refund that did not arrive"),
+    TransferKind.CHARGEBACK: gettext_lazy("Chargeback"),
+    TransferKind.REINSTATED: gettext_lazy("Chargeback returned"),
+    TransferKind.PAYMENT_FEE: gettext_lazy("Payment fee"),
+    TransferKind.PAYOUT: gettext_lazy("Payout"),
+}
+# Those between accounts of the house are on no statement of an organization.
+HOUSE_TRANSFERS: Final = frozenset({TransferKind.PAYMENT_FEE, TransferKind.PAYOUT})
+TENANT_TRANSFERS: Final = tuple(kind for kind in TransferKind if kind not in HOUSE_TRANSFERS)
+# Of invoices on request: the tone of a badge, and the word in it.
+INVOICE_STATES: Final = {
+    InvoiceState.REQUESTED: ("warn", pgettext_lazy("invoice", "Requested")),
+    InvoiceState.ISSUED: ("ok", pgettext_lazy("invoice", "Issued")),
+    InvoiceState.REFUSED: ("bad", pgettext_lazy("invoice", "Refused")),
+    InvoiceState.CANCELLED: ("quiet", pgettext_lazy("invoice", "Cancelled")),
+    InvoiceState.CREDITED: ("quiet", pgettext_lazy("invoice", "Taken back")),
+}
+MONTHLY_INVOICE_STATES: Final = {
+    MonthlyInvoiceState.COVERED: ("quiet", pgettext_lazy("invoice", "Nothing due")),
+    MonthlyInvoiceState.DRAFT: ("warn", pgettext_lazy("invoice", "Being drawn up")),
+    MonthlyInvoiceState.OPEN: ("warn", pgettext_lazy("invoice", "To be paid")),
+    MonthlyInvoiceState.PAID: ("ok", pgettext_lazy("invoice", "Paid")),
+    MonthlyInvoiceState.VOID: ("quiet", pgettext_lazy("invoice", "Void")),
+    MonthlyInvoiceState.UNCOLLECTIBLE: ("bad", pgettext_lazy("invoice", "Not paid")),
+}
+MONTHLY_LINES: Final = {
+    MonthlyLineKind.BROUGHT: gettext_lazy("Brought forward from before"),
+    MonthlyLineKind.PAYMENTS: gettext_lazy("Paid in advance meanwhile"),
+    MonthlyLineKind.CARRIED: gettext_lazy("Rounding, and carried over to the next invoice"),
 }
 OUTCOMES: Final = {
     AttemptOutcome.COMPLETED: gettext_lazy("Completed"),
@@ -68,8 +108,21 @@ STATEMENT_WORDS: Final = {
     "Granted credit": pgettext_lazy("transaction", "Granted credit"),
     "Goodwill credit": pgettext_lazy("transaction", "Goodwill credit"),
     "Granted credit taken back": pgettext_lazy("transaction", "Granted credit taken back"),
+    "Top-up": gettext_lazy("Top-up"),
+    "Auto-recharge": gettext_lazy("Auto-recharge"),
+    "Bank transfer": gettext_lazy("Bank transfer"),
+    "Invoice paid": pgettext_lazy("transaction", "Invoice paid"),
+    "Credit note": pgettext_lazy("transaction", "Credit note"),
+    "Refund that did not arrive": gettext_lazy("Refund that did not arrive"),
+    "Disputed payment": pgettext_lazy("transaction", "Disputed payment"),
+    "Disputed payment given back": pgettext_lazy("transaction", "Disputed payment given back"),
 }
-_ORDERED: Final = re.compile(rf"(.+) \(({PREFIXES['credit_order']}_[0-9a-z]{{{BASE32_LENGTH}}})\)")
+_CAUSES: Final = "|".join(
+    PREFIXES[kind] for kind in ("credit_order", "top_up", "refund", "dispute", "credit_note")
+)
+_ID: Final = rf"(?:{_CAUSES})_[0-9a-z]{{{BASE32_LENGTH}}}"
+_ORDERED: Final = re.compile(rf"(.+) \(({_ID})\)")
+_REFUND: Final = re.compile(rf"Refund of ({_ID}) \(({_ID})\)")
 ACCOUNTS: Final = {
     "TOPPED_UP": gettext_lazy("Paid credit"),
     "GRANTED": gettext_lazy("Granted credit"),
@@ -79,6 +132,10 @@ ACCOUNTS: Final = {
 
 def statement_text(reason: str) -> str:
     """The reason of a transfer in the reader's language where it is the house's own, else as it is."""
+    refund = _REFUND.fullmatch(reason)
+    if refund is not None:
+        names = {"top_up": refund[1], "refund": refund[2]}
+        return pgettext("transaction", "Refund of %(top_up)s (%(refund)s)") % names
     ordered = _ORDERED.fullmatch(reason)
     what = STATEMENT_WORDS.get(ordered[1] if ordered else reason)
     if what is None:

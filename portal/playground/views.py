@@ -36,7 +36,7 @@ def page(request: HttpRequest, organization: Organization) -> HttpResponse:
         },
         "examples": _examples(),
         "may_enable": organization.may(Permission.ENABLE_MODELS),
-        "may_see_billing": organization.may(Permission.SEE_BILLING),
+        "may_pay": organization.may(Permission.PAY),
     }
     return render(request, "playground/page.html", context)
 

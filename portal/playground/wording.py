@@ -99,7 +99,7 @@ def _insufficient(_message: str, details: Mapping[str, Any], organization: Organ
     return (
         told % facts,
         detail,
-        _go(_("See the statement"), "console:statement", organization, Permission.SEE_BILLING),
+        _go(_("Add credit"), "console:billing", organization, Permission.PAY),
     )
 
 

@@ -28,6 +28,12 @@ DEVSTACK_MODEL_URL = environment.optional("DEVSTACK_MODEL_URL")
 DEVSTACK_MODEL_KEY = environment.optional("DEVSTACK_MODEL_KEY")
 METRICS_TOKEN = environment.optional("METRICS_TOKEN")
 
+# --- Stripe, or what stands in for it (quotas/payments/client.py) -----------------------------------
+STRIPE_SECRET_KEY = environment.optional("STRIPE_SECRET_KEY") or ""
+STRIPE_WEBHOOK_SECRETS = environment.names("STRIPE_WEBHOOK_SECRETS", ",")
+STRIPE_API_BASE = environment.optional("STRIPE_API_BASE") or ""
+STRIPE_ACCOUNT = environment.optional("STRIPE_ACCOUNT") or ""
+
 # --- Secrets: numbered peppers and encryption keys, so that they can be rotated --------------------
 SECRETS_DIR = environment.path("SECRETS_DIR")
 SECRET_STORE: SecretStore | None = SecretStore.load(SECRETS_DIR) if SECRETS_DIR else None
@@ -37,6 +43,12 @@ SECRET_KEY = SECRET_STORE.django_secret_key if SECRET_STORE else secrets.token_u
 # --- What may be tuned ----------------------------------------------------------------------------
 TUNING = environment.tunables()
 CURRENCIES = environment.names("SLUICE_CURRENCIES", "USD,CNY")
+# What can be bought at a click, in units; `CNY:100` is of one currency, which then has a list of its own.
+TOP_UP_AMOUNTS = environment.names(
+    "SLUICE_TOP_UP_AMOUNTS", "10,20,50,100,500,CNY:50,CNY:100,CNY:200,CNY:500,CNY:1000"
+)
+# So many days after a monthly invoice is due its organization is reminded of it.
+INVOICE_REMINDER_DAYS = environment.names("SLUICE_INVOICE_REMINDER_DAYS", "0,7,14")
 LOG_LEVEL = environment.choice("SLUICE_LOG_LEVEL", ("DEBUG", "INFO", "WARNING", "ERROR"), "INFO")
 
 # --- Django ---------------------------------------------------------------------------------------
@@ -272,6 +284,61 @@ CELERY = {
             "schedule": float(TUNING["SLUICE_ALLOCATE_S"]),
             "options": {"queue": "default", "expires": TUNING["SLUICE_ALLOCATE_S"]},
         },
+        "process-stripe-events": {
+            "task": "quotas.tasks.process_stripe_events",
+            "schedule": 15.0,
+            "options": {"queue": "payments", "expires": 15},
+        },
+        "poll-stripe-events": {
+            "task": "quotas.tasks.poll_stripe_events",
+            "schedule": float(TUNING["SLUICE_PAYMENTS_POLL_S"]),
+            "options": {"queue": "payments", "expires": TUNING["SLUICE_PAYMENTS_POLL_S"]},
+        },
+        "poll-open-top-ups": {
+            "task": "quotas.tasks.poll_open_top_ups",
+            "schedule": float(TUNING["SLUICE_TOP_UPS_POLL_S"]),
+            "options": {"queue": "payments", "expires": TUNING["SLUICE_TOP_UPS_POLL_S"]},
+        },
+        "start-recharges": {
+            "task": "quotas.tasks.start_recharges",
+            "schedule": float(TUNING["SLUICE_RECHARGE_S"]),
+            "options": {"queue": "payments", "expires": TUNING["SLUICE_RECHARGE_S"]},
+        },
+        "read-stripe-books": {
+            "task": "quotas.tasks.read_stripe_books",
+            "schedule": float(TUNING["SLUICE_BOOKS_S"]),
+            "options": {"queue": "payments", "expires": TUNING["SLUICE_BOOKS_S"]},
+        },
+        "match-stripe-books": {
+            "task": "quotas.tasks.match_stripe_books",
+            "schedule": float(TUNING["SLUICE_BOOKS_MATCH_S"]),
+            "options": {"queue": "payments", "expires": TUNING["SLUICE_BOOKS_MATCH_S"]},
+        },
+        "review-receivables": {
+            "task": "quotas.tasks.review_receivables",
+            "schedule": float(TUNING["SLUICE_RECEIVABLES_S"]),
+            "options": {"queue": "default", "expires": TUNING["SLUICE_RECEIVABLES_S"]},
+        },
+        "draw-up-invoices": {
+            "task": "quotas.tasks.draw_up_invoices",
+            "schedule": float(TUNING["SLUICE_INVOICES_S"]),
+            "options": {"queue": "payments", "expires": TUNING["SLUICE_INVOICES_S"]},
+        },
+        "remind-overdue": {
+            "task": "quotas.tasks.remind_overdue",
+            "schedule": float(TUNING["SLUICE_INVOICES_S"]),
+            "options": {"queue": "payments", "expires": TUNING["SLUICE_INVOICES_S"]},
+        },
+        "sweep-stripe-operations": {
+            "task": "quotas.tasks.sweep_stripe_operations",
+            "schedule": 15.0,
+            "options": {"queue": "payments", "expires": 15},
+        },
+        "issue-invoices": {
+            "task": "quotas.tasks.issue_invoices",
+            "schedule": 300.0,
+            "options": {"queue": "default", "expires": 300},
+        },
         "audit": {
             "task": "quotas.tasks.run_audit",
             "schedule": 3600.0,
@@ -285,6 +352,7 @@ LOGGING_CONFIG = None  # portal.kit.logs.configure() sets logging up, the same f
 from portal.settings.accounts import *  # noqa: E402, F403
 from portal.settings.accounts import ACCOUNT_REAUTHENTICATION_TIMEOUT, SIGN_IN_ORIGINS  # noqa: E402
 from portal.settings.api import *  # noqa: E402, F403
+from portal.settings.bank import *  # noqa: E402, F403
 
 CONTENT_SECURITY_POLICY["DIRECTIVES"]["form-action"] += SIGN_IN_ORIGINS
 # Where second factors are added and recovery codes shown, an old proof counts no longer than in the

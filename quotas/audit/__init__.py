@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from uuid import UUID
 
 from django.db import connections, transaction
 from django.db.backends.utils import CursorWrapper
 
 from portal.kit.ids import PREFIXES, public_id
 from quotas.audit.invariants import INVARIANTS, Invariant
+from quotas.audit.payments import PAYMENT_INVARIANTS
 from quotas.audit.tenancy import tenancy_violations
 from tenants.scope import role_scope
 
@@ -22,7 +24,7 @@ STATEMENT_TIMEOUT_S = 250
 class InvariantResult:
     """What one invariant came to.
 
-    violations: how many things break it. examples: public ids of at most MAX_EXAMPLES of them.
+    violations: how many things break it. examples: public ids of at most MAX_EXAMPLES of them, or Stripe's.
     """
 
     code: str
@@ -40,7 +42,10 @@ def run(*, using: str = "operator") -> list[InvariantResult]:
     Errors: django.db.OperationalError when a check takes longer than STATEMENT_TIMEOUT_S.
     """
     with role_scope(using), _snapshot(using) as cursor:
-        results = [_check(cursor, invariant, invariant.violations_sql) for invariant in INVARIANTS]
+        results = [
+            _check(cursor, invariant, invariant.violations_sql)
+            for invariant in (*INVARIANTS, *PAYMENT_INVARIANTS)
+        ]
         results.append(_check(cursor, TENANCY, tenancy_violations(cursor)))
     return sorted(results, key=lambda result: int(result.code.removeprefix("I")))
 
@@ -69,5 +74,10 @@ def _check(cursor: CursorWrapper, invariant: Invariant, violations_sql: str) -> 
     )
     rows = cursor.fetchall()
     violations = int(rows[0][2]) if rows else 0
-    examples = [public_id(PREFIXES[what], row_id) for what, row_id, _ in rows]
+    examples = [_named(what, row_id) for what, row_id, _ in rows]
     return InvariantResult(invariant.code, invariant.title, violations == 0, violations, examples)
+
+
+def _named(what: str, row_id: object) -> str:
+    """As people know it; what is Stripe's has Stripe's name."""
+    return public_id(PREFIXES[what], UUID(str(row_id))) if what in PREFIXES else str(row_id)

@@ -45,13 +45,14 @@ def tier_mail(context: dict[str, Any]) -> tuple[str, str]:
 
 
 def send_to_readers(
-    *, tenant_id: UUID, subject: str, template: str, context: dict[str, Any], now: datetime
+    *, tenant_id: UUID, subject: str, template: str, context: dict[str, Any], now: datetime, link: str = ""
 ) -> int:
     """A mail to everybody in an organization whom money concerns, within the caller's transaction; how many.
 
     An organization that has sent as many mails as it may today gets no more, and what is told stays told.
+    link: where it leads; by default to the limits.
     """
-    context = {**context, "link": limits_address(tenant_id)}
+    context = {**context, "link": link or limits_address(tenant_id)}
     members = Membership.objects.filter(tenant_id=tenant_id, role__in=READERS, user__is_active=True)
     addresses = list(members.order_by("id").values_list("user__email", flat=True)[:MAX_READERS])
     text, html = (render_to_string(f"{template}.{ending}", context) for ending in ("txt", "html"))

@@ -13,13 +13,15 @@ from quotas.limits.values import in_force, tier_at
 from quotas.models import Tier, TierAssignment, TierRule
 from tenants.scope import scope_alias
 
-# Paid credit that came in, also what of it paid a debt. The partial index transfer_top_ups leads to it.
+# Paid credit that came in, also what of it paid a debt, less what went back to its payers: nobody rises by
+# money that is refunded. The partial index transfer_tenant_otherwise leads to it.
 LIFETIME_PAID = """
 SELECT t.tenant_id, sum(e.amount_nanos)::bigint AS paid_nanos
 FROM quotas_ledgertransfer t
 JOIN quotas_ledgerentry e ON e.transfer_id = t.id AND e.tenant_id = t.tenant_id
 JOIN quotas_ledgeraccount a ON a.id = e.account_id AND a.kind IN ('TOPPED_UP', 'RECEIVABLE')
-WHERE t.kind = 'TOP_UP' AND (%(tenant)s::uuid IS NULL OR t.tenant_id = %(tenant)s::uuid)
+WHERE t.kind IN ('TOP_UP', 'REFUND', 'REFUND_REVERSED', 'CHARGEBACK', 'REINSTATED')
+  AND (%(tenant)s::uuid IS NULL OR t.tenant_id = %(tenant)s::uuid)
 GROUP BY t.tenant_id
 """
 

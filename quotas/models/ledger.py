@@ -23,6 +23,7 @@ class AccountKind(models.TextChoices):
     CASH_CLEARING = "CASH_CLEARING"  # money that came in by another way than Stripe
     STRIPE_CLEARING = "STRIPE_CLEARING"  # money at Stripe
     PAYMENT_FEES = "PAYMENT_FEES"  # what payments cost us
+    TAX_PAYABLE = "TAX_PAYABLE"  # collected with payments, owed to the tax office
     OVERRUN_EXPENSE = "OVERRUN_EXPENSE"  # served beyond what was held: our cost, at list price
     WAIVED_EXPENSE = (
         "WAIVED_EXPENSE"  # delivered of calls that broke off and, by policy, not billed: our cost
@@ -38,6 +39,12 @@ class TransferKind(models.TextChoices):
     TOP_UP = "TOP_UP"
     GRANT = "GRANT"
     ADJUSTMENT = "ADJUSTMENT"
+    REFUND = "REFUND"  # paid credit goes back to where it came from
+    REFUND_REVERSED = "REFUND_REVERSED"  # a refund that did not arrive
+    CHARGEBACK = "CHARGEBACK"  # a dispute took a payment back
+    REINSTATED = "REINSTATED"  # a dispute gave it back
+    PAYMENT_FEE = "PAYMENT_FEE"
+    PAYOUT = "PAYOUT"  # from Stripe to our bank
 
 
 class Wallet(models.Model):
@@ -135,6 +142,13 @@ class LedgerTransfer(models.Model):
             models.Index(
                 fields=["posted_at"], condition=~Q(kind=TransferKind.USAGE), name="transfer_posted_otherwise"
             ),
+            models.Index(
+                fields=["tenant"], condition=~Q(kind=TransferKind.USAGE), name="transfer_tenant_otherwise"
+            ),
+            # The books read all that was posted in a period, in order; it grows at its end only.
+            models.Index(fields=["posted_at", "id"], name="transfer_posted"),
+            # Corrections of usage: the only usage of which somebody may owe.
+            models.Index(fields=["posted_at"], condition=Q(revision__gt=1), name="transfer_corrections"),
         ]
 
     def __str__(self) -> str:

@@ -41,7 +41,25 @@ from tests.factories import (
     void_row,
 )
 
-CODES = ["I1", "I2", "I3", "I4", "I5", "I6", "I10", "I11", "I12", "I13", "I14", "I15", "I16", "I17"]
+CODES = [
+    "I1",
+    "I2",
+    "I3",
+    "I4",
+    "I5",
+    "I6",
+    "I7",
+    "I8",
+    "I10",
+    "I11",
+    "I12",
+    "I13",
+    "I14",
+    "I15",
+    "I16",
+    "I17",
+    "I18",
+]
 
 
 @dataclass(frozen=True, slots=True)

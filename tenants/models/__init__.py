@@ -13,7 +13,7 @@ from tenants.models.management import (
     ManagementKey,
     ManagementScope,
 )
-from tenants.models.people import Membership, Role, Tenant, TenantState, User, UserManager
+from tenants.models.people import Membership, Role, SuspensionCause, Tenant, TenantState, User, UserManager
 
 __all__ = [
     "MAX_IDEMPOTENCY_KEY_LENGTH",
@@ -32,6 +32,7 @@ __all__ = [
     "Membership",
     "OutboxMessage",
     "Role",
+    "SuspensionCause",
     "Tenant",
     "TenantNote",
     "TenantState",

@@ -56,6 +56,12 @@ class TenantState(models.TextChoices):
     CLOSED = "CLOSED"
 
 
+class SuspensionCause(models.TextChoices):
+    """Why the system suspended an organization itself. It resumes only what it suspended for that cause."""
+
+    RECEIVABLE = "RECEIVABLE"  # owes what was paid back to its payers
+
+
 class Tenant(models.Model):
     """A customer. Everything a customer owns carries its id."""
 
@@ -66,6 +72,14 @@ class Tenant(models.Model):
     cuts_calls = models.BooleanField(
         default=False, db_default=False, help_text="While suspended: calls in flight are cut, not finished."
     )
+    suspension_cause = models.CharField(
+        max_length=16,
+        choices=SuspensionCause,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Of an automatic suspension; empty for an operator's, which only an operator lifts.",
+    )
     currency = models.CharField(max_length=3, help_text="Currency of the wallet; never changes.")
     created_at = models.DateTimeField(db_default=models.functions.Now())
 
@@ -74,6 +88,11 @@ class Tenant(models.Model):
     class Meta:
         constraints = [
             models.CheckConstraint(condition=Q(state__in=TenantState.values), name="tenant_state_known"),
+            models.CheckConstraint(
+                condition=Q(suspension_cause="")
+                | Q(suspension_cause__in=SuspensionCause.values, state=TenantState.SUSPENDED),
+                name="tenant_suspended_for_cause",
+            ),
             models.CheckConstraint(condition=Q(currency__regex=r"^[A-Z]{3}$"), name="tenant_currency_code"),
             # The target of the wallet's foreign key: a wallet has its tenant's currency for good.
             models.UniqueConstraint(fields=["id", "currency"], name="tenant_id_currency"),

@@ -14,7 +14,7 @@ from django.utils import translation
 from django.utils.translation import gettext as _
 
 from portal.kit.ids import PREFIXES, public_id
-from tenants.models import Membership, Role, Tenant, TenantState
+from tenants.models import Membership, Role, SuspensionCause, Tenant, TenantState
 from tenants.operations import audit
 from tenants.operations.organizations import lock_tenant
 from tenants.operations.outbox import InvalidMail, OutgoingMail, TooManyMails, enqueue_mail
@@ -38,12 +38,19 @@ class OrganizationClosed(ValueError):
 
 
 def suspend_tenant(
-    *, tenant_id: UUID, reason: str, cuts_calls: bool, actor: audit.Actor, now: datetime
+    *,
+    tenant_id: UUID,
+    reason: str,
+    cuts_calls: bool,
+    actor: audit.Actor,
+    now: datetime,
+    cause: SuspensionCause | None = None,
 ) -> None:
     """Refuse every new call of an organization from its next one on, and mail its members.
 
     reason: its members read it. cuts_calls: calls under way are cut within a second; otherwise they finish.
-    Somebody who is suspended can be suspended again to change that. As operator.
+    Somebody who is suspended can be suspended again to change that. cause: given by the system, whose
+    suspension it may lift by itself; an operator's replaces it, it replaces no operator's. As operator.
     Errors: ReasonMissing (of tenants.operations.audit), OrganizationNotFound, OrganizationClosed,
     AlreadySuspended.
     """
@@ -51,16 +58,25 @@ def suspend_tenant(
     with transaction.atomic(using=scope_alias()):
         tenant = _lock_open(tenant_id)
         was_suspended = tenant.state == TenantState.SUSPENDED
-        if was_suspended and tenant.cuts_calls == cuts_calls:
+        was_automatic = tenant.suspension_cause != ""
+        if was_suspended and (cause is not None or (tenant.cuts_calls == cuts_calls and not was_automatic)):
             raise AlreadySuspended("the organization is suspended already")
-        _change(tenant, TenantState.SUSPENDED, reason, cuts_calls, "tenant.suspend", actor, reason)
+        _change(tenant, TenantState.SUSPENDED, reason, cuts_calls, cause, "tenant.suspend", actor, reason)
         if not was_suspended:
             _mail_members(tenant, lambda: _suspended_mail(tenant, reason, cuts_calls), now)
 
 
-def resume_tenant(*, tenant_id: UUID, reason: str, actor: audit.Actor, now: datetime) -> None:
+def resume_tenant(
+    *,
+    tenant_id: UUID,
+    reason: str,
+    actor: audit.Actor,
+    now: datetime,
+    cause: SuspensionCause | None = None,
+) -> None:
     """Admit an organization's calls again, and mail its members. As operator.
 
+    cause: given by the system, which lifts only its own suspension for this cause.
     Errors: ReasonMissing (of tenants.operations.audit), OrganizationNotFound, OrganizationClosed,
     NotSuspended.
     """
@@ -69,7 +85,9 @@ def resume_tenant(*, tenant_id: UUID, reason: str, actor: audit.Actor, now: date
         tenant = _lock_open(tenant_id)
         if tenant.state != TenantState.SUSPENDED:
             raise NotSuspended("the organization is not suspended")
-        _change(tenant, TenantState.ACTIVE, "", False, "tenant.resume", actor, reason)
+        if cause is not None and tenant.suspension_cause != cause:
+            raise NotSuspended("the organization is not suspended for this cause")
+        _change(tenant, TenantState.ACTIVE, "", False, None, "tenant.resume", actor, reason)
         _mail_members(tenant, lambda: _resumed_mail(tenant), now)
 
 
@@ -85,13 +103,15 @@ def _change(
     state: TenantState,
     state_reason: str,
     cuts_calls: bool,
+    cause: SuspensionCause | None,
     action: str,
     actor: audit.Actor,
     reason: str,
 ) -> None:
     before = _facts(tenant)
     tenant.state, tenant.state_reason, tenant.cuts_calls = state, state_reason, cuts_calls
-    tenant.save(update_fields=["state", "state_reason", "cuts_calls"])
+    tenant.suspension_cause = cause.value if cause else ""
+    tenant.save(update_fields=["state", "state_reason", "cuts_calls", "suspension_cause"])
     audit.record(
         actor=actor,
         action=action,
@@ -104,7 +124,8 @@ def _change(
 
 
 def _facts(tenant: Tenant) -> dict[str, object]:
-    return {"state": str(tenant.state), "cuts_calls": tenant.cuts_calls}
+    facts: dict[str, object] = {"state": str(tenant.state), "cuts_calls": tenant.cuts_calls}
+    return facts | ({"cause": str(tenant.suspension_cause)} if tenant.suspension_cause else {})
 
 
 def _mail_members(tenant: Tenant, compose: Callable[[], tuple[str, str]], now: datetime) -> None:

@@ -12,7 +12,7 @@ from portal.kit.clock import utc_now
 from portal.kit.ids import uuid7
 from tenants import operations
 from tenants.audit_queries import AuditFilter, audit_page
-from tenants.models import Role, TenantState
+from tenants.models import Role, SuspensionCause, TenantState
 from tenants.operations import audit
 from tenants.scope import role_scope, tenant_scope
 from tenants.search import list_notes
@@ -83,6 +83,54 @@ def test_a_suspension_can_be_sharpened_but_not_repeated() -> None:
         suspend(tenant.id)
     suspend(tenant.id, cuts_calls=True)
     assert stored(tenant.id)[2] is True
+
+
+def test_the_system_lifts_only_what_it_suspended_for_that_cause() -> None:
+    tenant, cause = make_tenant(), SuspensionCause.RECEIVABLE
+
+    def by_the_system(*, is_suspended: bool) -> None:
+        with role_scope("operator"):
+            if is_suspended:
+                operations.suspend_tenant(
+                    tenant_id=tenant.id,
+                    reason="Owes",
+                    cuts_calls=False,
+                    actor=audit.SYSTEM,
+                    now=utc_now(),
+                    cause=cause,
+                )
+            else:
+                operations.resume_tenant(
+                    tenant_id=tenant.id, reason="Paid", actor=audit.SYSTEM, now=utc_now(), cause=cause
+                )
+
+    def cause_of() -> str:
+        (row,) = rows_of("tenants_tenant", id=tenant.id)
+        return str(row["suspension_cause"])
+
+    by_the_system(is_suspended=True)
+    assert cause_of() == "RECEIVABLE"
+    assert events_of(tenant.id)[0]["after"]["cause"] == "RECEIVABLE"
+    with pytest.raises(operations.AlreadySuspended):
+        by_the_system(is_suspended=True)
+    by_the_system(is_suspended=False)
+    assert (stored(tenant.id)[0], cause_of()) == ("ACTIVE", "")
+    # An operator's replaces it, and then it is the operators' to lift.
+    by_the_system(is_suspended=True)
+    suspend(tenant.id)
+    assert cause_of() == ""
+    with pytest.raises(operations.NotSuspended):
+        by_the_system(is_suspended=False)
+    with pytest.raises(operations.AlreadySuspended):
+        by_the_system(is_suspended=True)
+    resume(tenant.id)
+    by_the_system(is_suspended=True)
+    resume(tenant.id)
+    assert (stored(tenant.id)[0], cause_of()) == ("ACTIVE", "")
+    with pytest.raises(psycopg.errors.CheckViolation), connected("operator") as connection:
+        connection.execute(
+            "UPDATE tenants_tenant SET suspension_cause = 'RECEIVABLE' WHERE id = %s", (tenant.id,)
+        )
 
 
 def test_what_cannot_be_suspended_or_resumed() -> None:

@@ -44,6 +44,7 @@ ARGUMENTS: Final[Mapping[str, str]] = MappingProxyType(
         "backend": "backend",
         "deployment": "deployment",
         "price": "price",
+        "top_up": "top_up",
     }
 )
 # Models belong to the catalog, so their names lead everybody to them.

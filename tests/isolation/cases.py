@@ -34,6 +34,15 @@ ARGUMENT_KINDS: Final[Mapping[str, str]] = MappingProxyType(
         "management_key": "management_key",
         "operator_key": "operator_key",
         "section": "section",
+        "top_up": "top_up",
+        "refund": "refund",
+        "dispute": "dispute",
+        "operation": "stripe_operation",
+        "event": "event",
+        "monthly_invoice": "monthly_invoice",
+        "bank_receipt": "bank_receipt",
+        "invoice": "invoice",
+        "document": "invoice_document",
     }
 )
 
@@ -55,6 +64,10 @@ FORMS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
         "console:limit-new": {"kind": "TOKENS_MONTH", "value": "1000000"},
         "console:limit-change": {"value": "2000000"},
         "console:settings": {"name": "Another name"},
+        "console:invoice-profile": {"legal_name": "Another Ltd.", "tax_id": "DE987654321"},
+        "console:invoice-request": {"until": "now"},
+        "console:add-credit": {"amount": "20"},
+        "console:recharge-set": {"threshold_nanos": "7", "amount_nanos": "30", "monthly_cap_nanos": "90"},
     }
 )
 
@@ -62,6 +75,19 @@ FORMS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
 KINDS_OF_ROUTES: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
     {"console:model-enable": {"slug": "another_model"}}
 )
+
+# Actions that ask Stripe. No key of it is configured here, so their answer says that, and nothing changes:
+# portal/console/tests and tests/journeys/test_top_up.py try them where there is one.
+ASK_STRIPE: Final = frozenset(
+    {
+        "console:add-credit",
+        "console:payment-methods",
+        "console:top-up-cancel",
+        "console:recharge-method",
+        "console:recharge-confirm",
+    }
+)
+WITHOUT_STRIPE: Final = (200, 302, 422)
 
 # Actions that the only owner cannot take, though the role may: they are taken by the other member.
 BY_THE_COLLEAGUE: Final = frozenset({"console:leave"})

@@ -86,6 +86,7 @@ def test_digests_of_management_keys_are_read_by_the_entrance_alone(
         "models_catalog_poolcostversion",
         "quotas_allocatedhour",
         "quotas_businesshour",
+        "quotas_closedbalance",
         "quotas_creditorder",
         "quotas_deploymenthour",
         "quotas_poolhour",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, LiteralString, NamedTuple
 from uuid import UUID
@@ -40,11 +41,16 @@ from tests.factories import (
     TenantFixture,
     admission_row,
     enable,
+    issue_key,
     make_model,
     make_price,
     make_tenant,
     settlement_row,
 )
+from tests.factories_bank import make_every_bank_row
+from tests.factories_payments import make_every_payment
+from tests.factories_postpaid import make_every_postpaid
+from tests.people import Person
 
 Connection = psycopg.Connection[Any]
 
@@ -63,8 +69,9 @@ DEFINER_FUNCTIONS = {
 }
 
 # Tables of which no organization sees anything, its own rows neither: mails let people in, what people
-# agreed to is between them and us, and so is what a customer costs.
+# agreed to is between them and us, and so are what a customer costs and our bank's statement.
 HIDDEN_FROM_TENANTS = {
+    "quotas_bankreceipt",
     "quotas_businesshour",
     "quotas_creditorder",
     "tenants_outboxmessage",
@@ -122,6 +129,12 @@ def two(database: None) -> Populated:
             _hold_management_key(tenant.id, audit.member(user.id, Role.OWNER))
             _bound(tenant.id, user.id)
             _order_credit(tenant.id, audit.operator(user.id))
+        make_every_payment(tenant)
+        make_every_postpaid(tenant)
+        # The key above may not use the model that the paid credit is consumed with.
+        key, digest_hex = issue_key(tenant.id)
+        unbound = replace(tenant, key=key, digest_hex=digest_hex)
+        make_every_bank_row(unbound, Person(user.id, user.email), with_reference=True)
         rows = [admission_row(tenant, model) for _ in range(2)]
         with connected("dataplane") as dataplane:
             admit(dataplane, *rows)

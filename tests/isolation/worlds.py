@@ -41,6 +41,9 @@ from tests.factories import (
     make_tenant,
     settlement_row,
 )
+from tests.factories_bank import make_every_bank_row
+from tests.factories_payments import make_event, make_every_payment
+from tests.factories_postpaid import make_every_postpaid
 from tests.people import Person, add_member, make_person, unique_address
 
 
@@ -91,6 +94,10 @@ def make_world() -> World:
         # Of the API's reference, which is everybody's.
         "section": "keys",
         "price": public_id(PREFIXES["price"], _draft(model.id, owner.id)),
+        **{kind: public_id(PREFIXES[kind], row_id) for kind, row_id in make_every_payment(tenant).items()},
+        "event": make_event(),
+        **{kind: public_id(PREFIXES[kind], row_id) for kind, row_id in make_every_postpaid(tenant).items()},
+        **{kind: public_id(PREFIXES[kind], row_id) for kind, row_id in _bank_rows(tenant, owner).items()},
     }
     return World(tenant, owner, colleague, model, ids)
 
@@ -108,11 +115,24 @@ def unknown_ids() -> dict[str, str]:
         "limit",
         "management_key",
         "credit_order",
+        "top_up",
+        "refund",
+        "dispute",
+        "stripe_operation",
+        "bank_receipt",
+        "invoice",
+        "invoice_document",
+        "monthly_invoice",
     )
     return {kind: public_id(PREFIXES[kind], uuid7()) for kind in kinds} | {
         "model": "nobody/nothing",
         "another_model": "nobody/nothing",
     }
+
+
+def _bank_rows(tenant: TenantFixture, owner: Person) -> dict[str, UUID]:
+    """Without a reference, which the owner can still get."""
+    return make_every_bank_row(tenant, owner, with_reference=False)
 
 
 def _fleet_of(model: ModelFixture) -> dict[str, str]:

@@ -27,7 +27,7 @@ PAGES = [
     if route.arguments == ("organization",)
     and route.permission is not None
     and "GET" in (route.methods or ())
-    and not route.pattern.endswith((".csv", "/live", "/checklist"))
+    and not route.pattern.endswith((".csv", ".pdf", "/live", "/checklist"))
 ]
 RAIL = {
     "console:overview": Permission.SEE_OVERVIEW,
@@ -35,7 +35,7 @@ RAIL = {
     "console:models": Permission.SEE_MODELS,
     "console:keys": Permission.SEE_KEYS,
     "console:usage": Permission.SEE_USAGE,
-    "console:statement": Permission.SEE_BILLING,
+    "console:billing": Permission.SEE_BILLING,
     "console:members": Permission.SEE_MEMBERS,
     "console:settings": Permission.MANAGE_ORGANIZATION,
 }

@@ -24,6 +24,8 @@ _PAGES: Final = {
     "backend": "backend",
     "deployment": "deployment",
     "tier": "tier",
+    "top_up": "top-up",
+    "dispute": "dispute",
 }
 _DELETIONS: Final = frozenset({"tier.delete", "price.discard"})
 
@@ -94,6 +96,10 @@ def _target_url(event: AuditRow) -> str:
             return reverse("backoffice:tenant-limits", args=[event.organization_id])
         if kind == "credit_order" and target_id:
             return _order_url(target_id, event.target)
+        if kind == "refund":
+            return f"{reverse('backoffice:refunds')}?q={event.target}"
+        if event.action == "stripe_event.replay":
+            return reverse("backoffice:stripe-event", args=[event.target])
     except (InvalidPublicId, NoReverseMatch):
         return ""
     return ""

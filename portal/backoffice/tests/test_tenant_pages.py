@@ -69,8 +69,9 @@ def test_tiers_filter(client: Client, world: World) -> None:
 
 
 def test_the_page_shows_what_there_is_and_no_secret(client: Client, world: World) -> None:
-    text = client.get(address(world)).content.decode()
-    for word in (world.owner.email, world.colleague.email, world.model.slug, "$5.9999", "API keys"):
+    text, money = client.get(address(world)).content.decode(), money_of(world.tenant.id)
+    balance = f'value="{money.paid + money.granted + money.receivable}"'
+    for word in (world.owner.email, world.colleague.email, world.model.slug, balance, "API keys"):
         assert word in text, word
     assert world.tenant.key.token not in text
     assert world.tenant.key.token[:20] not in text

@@ -26,12 +26,15 @@ PARTS: dict[str, Callable[[Stage], list[str]]] = {
     "model-disable": lambda _: [make_model().slug],
     "invitation-resend": lambda _: [public_id(PREFIXES["invitation"], uuid7())],
     "invitation-revoke": lambda _: [public_id(PREFIXES["invitation"], uuid7())],
+    "top-up": lambda _: [public_id(PREFIXES["top_up"], uuid7())],
+    "top-up-state": lambda _: [public_id(PREFIXES["top_up"], uuid7())],
+    "top-up-cancel": lambda _: [public_id(PREFIXES["top_up"], uuid7())],
     "member-role": lambda stage: [public_id(PREFIXES["membership"], stage.add(Role.VIEWER)[1])],
     "member-remove": lambda stage: [public_id(PREFIXES["membership"], stage.add(Role.VIEWER)[1])],
 }
 MINE = {
     "keys", "key-new", "management-keys", "management-key-new", "models", "members", "invite", "leave",
-    "settings", *PARTS,
+    "settings", "billing", "invoices", "add-credit", "payment-methods", *PARTS,
 }  # fmt: skip
 
 

@@ -6,11 +6,15 @@ from hypothesis import strategies as st
 
 from portal.kit.money import (
     MAX_AMOUNT_NANOS,
+    MINOR_DIGITS,
     NANOS_PER_UNIT,
     InvalidAmount,
+    UnknownCurrency,
     amount_to_decimal_text,
     format_nanos,
+    from_minor_units,
     parse_amount,
+    to_minor_units,
 )
 
 amounts = st.integers(-MAX_AMOUNT_NANOS, MAX_AMOUNT_NANOS)
@@ -93,3 +97,38 @@ def test_what_people_read_is_exact(amount_nanos: int) -> None:
 )
 def test_amounts_look_like_this(amount_nanos: int, currency: str, sign: bool, text: str) -> None:
     assert format_nanos(amount_nanos, currency, sign=sign) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "currency", "minor_units"),
+    [("20", "USD", 2000), ("0.01", "CNY", 1), ("500", "JPY", 500), ("-1.5", "EUR", -150), ("0", "USD", 0)],
+)
+def test_amounts_are_counted_in_the_smallest_coins(text: str, currency: str, minor_units: int) -> None:
+    assert to_minor_units(parse_amount(text), currency) == minor_units
+    assert from_minor_units(minor_units, currency) == parse_amount(text)
+
+
+@given(st.integers(-(10**15), 10**15), st.sampled_from(sorted(MINOR_DIGITS)))
+def test_coins_are_exact_amounts(minor_units: int, currency: str) -> None:
+    amount_nanos = from_minor_units(minor_units, currency)
+    assert to_minor_units(amount_nanos, currency) == minor_units
+    assert Decimal(amount_nanos) / NANOS_PER_UNIT == Decimal(minor_units) / 10 ** MINOR_DIGITS[currency]
+
+
+@given(amounts, st.sampled_from(sorted(MINOR_DIGITS)))
+def test_what_is_no_whole_number_of_coins_is_refused(amount_nanos: int, currency: str) -> None:
+    """Never rounded: the amount is exactly those coins, or there are none."""
+    try:
+        minor_units = to_minor_units(amount_nanos, currency)
+    except InvalidAmount:
+        assert Decimal(amount_nanos) / NANOS_PER_UNIT * 10 ** MINOR_DIGITS[currency] % 1
+    else:
+        assert from_minor_units(minor_units, currency) == amount_nanos
+
+
+@pytest.mark.parametrize("currency", ["", "usd", "XXX"])
+def test_unknown_currencies_have_no_coins(currency: str) -> None:
+    with pytest.raises(UnknownCurrency):
+        to_minor_units(NANOS_PER_UNIT, currency)
+    with pytest.raises(UnknownCurrency):
+        from_minor_units(1, currency)

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 from django.utils import translation
 
-from portal.pages.words import STATEMENT_WORDS, statement_text
+from portal.pages.words import (
+    HOUSE_TRANSFERS,
+    STATEMENT_WORDS,
+    TENANT_TRANSFERS,
+    TRANSFER_KINDS,
+    statement_text,
+)
 from quotas.credit import operations
+from quotas.models import TransferKind
+from quotas.payments import fulfilment
 
 ORDER = "ord_01m8g3cb9ke22rrqtbr9wdx065"
 
 
 def test_every_order_has_words() -> None:
     assert set(operations.STATEMENT_WORDS.values()) < set(STATEMENT_WORDS)
+
+
+def test_every_payment_has_words() -> None:
+    assert set(fulfilment.STATEMENT_WORDS.values()) < set(STATEMENT_WORDS)
+    assert set(TRANSFER_KINDS) == set(TransferKind)
+    assert not HOUSE_TRANSFERS & set(TENANT_TRANSFERS)
 
 
 def test_reasons_in_the_readers_language() -> None:

@@ -1,0 +1,1 @@
+"""Operators' pages: bank transfers, billing profiles and invoices on request."""

@@ -1,0 +1,1 @@
+"""Operators' pages: the books of a period, the journal, and closing a month."""

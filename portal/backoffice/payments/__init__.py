@@ -1,0 +1,1 @@
+"""Operators' pages: payments, and what Stripe says about them."""

@@ -1,0 +1,1 @@
+"""Operators' pages: who pays afterwards, and their monthly invoices."""

@@ -1,0 +1,1 @@
+"""Billing: what an organization has and owes, buying credit, and the papers about it."""

@@ -1,0 +1,1 @@
+"""An organization's pages about bank transfers and invoices on request."""

@@ -1,0 +1,1 @@
+"""The door for what other services tell: verify, store, answer. Nothing is processed here."""
