@@ -8,17 +8,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
 from devstack.engines.testing import sim
 from devstack.testing import Services
+from quotas import operations
 from tests.faults.conftest import SetStage
 from tests.faults.evidence import (
     assert_audit_holds,
     attempts_without_a_row,
     database_clock,
     holds_of,
+    is_nothing_held,
     price_nanos,
     usage_of,
     wait_nothing_held,
@@ -122,6 +125,15 @@ def assert_served_calls_are_paid(calls: list[StreamClient], stage: Stage) -> Non
             assert record["charged_nanos"] == price_nanos(record["prompt_tokens"], call.words)
 
 
+def nothing_held_once_swept(*tenant_ids: UUID) -> bool:
+    """What the sweeper, which runs in no process here, leaves."""
+    if all(map(is_nothing_held, tenant_ids)):
+        return True
+    # All has ended, so that nobody needs a lease after the outage to renew what is his.
+    operations.sweep_expired_holds(lease_s=0)
+    return False
+
+
 def test_a_short_outage_is_survived(set_stage: SetStage, services: Services, tmp_path: Path) -> None:
     stage = set_stage("vllm")
     stranger = stage.another_tenant()
@@ -157,7 +169,8 @@ def test_a_short_outage_is_survived(set_stage: SetStage, services: Services, tmp
         for thread in load:
             thread.stop()
         join_all(load)
-        wait_nothing_held(stage.tenant_id, stranger.id)
+        # One that was admitted while the answer of its commit got lost is held until its lease ends.
+        wait_for(lambda: nothing_held_once_swept(stage.tenant_id, stranger.id), LEASE_S + 15, "no open hold")
     calls = [call for thread in load for call in thread.calls]
     served = sum(1 for call in calls if call.status == 200)
     print(

@@ -17,6 +17,7 @@ from django.db import DatabaseError
 
 from portal.backoffice.elevation import elevated_until
 from portal.backoffice.floor.feed import FEED, FloorFeed
+from portal.inference.ending import end_all
 from portal.kit.clock import utc_now
 from portal.pages.crowding import Places, Rates, TooMany
 from portal.pages.sessions import session_and_user
@@ -118,8 +119,7 @@ class FloorSocket:
         try:
             done, _running = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in tasks:
-                task.cancel()
+            await end_all(tasks)
             await asyncio.gather(*tasks, return_exceptions=True)
         for task in done:
             reason = task.result()

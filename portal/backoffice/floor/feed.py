@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 
 from portal.backoffice.floor.shown import shown
 from portal.backoffice.floor.state import Flows
+from portal.inference.ending import end_all
 from portal.inference.floor_meter import read_floor
 from portal.kit import valkey
 from portal.kit.clock import utc_now
@@ -110,7 +111,7 @@ class FloorFeed:
             self._listeners.discard(listener)
             if not self._listeners and self._task is not None:
                 task, self._task = self._task, None
-                task.cancel()
+                await end_all([task])
                 await asyncio.gather(task, return_exceptions=True)
 
     async def _run(self) -> None:

@@ -104,3 +104,24 @@ async def test_without_valkey_the_flow_is_unknown(services: Services) -> None:
     assert state["flow"] == "unknown"
     assert state["books"] == "fresh"
     assert state["pools"][0]["cells"]["calls"] == "–"
+
+
+async def test_a_cancellation_that_gets_lost_keeps_nobody(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client of Valkey may swallow one that comes together with its answer."""
+    is_asked = asyncio.Event()
+
+    async def swallow_one(_client: Any) -> None:
+        is_asked.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return
+
+    feed = FloorFeed(Books())
+    monkeypatch.setattr("portal.backoffice.floor.feed._flows", swallow_one)
+    async with asyncio.timeout(WITHIN_S):
+        async with feed.listening():
+            await is_asked.wait()
+    assert not feed.is_running()
