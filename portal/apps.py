@@ -7,4 +7,4 @@ class PortalConfig(AppConfig):
 
     def ready(self) -> None:
         from portal import checks  # noqa: F401
-        from portal.backoffice import admin, admin_bank, admin_operations, admin_payments  # noqa: F401
+        from portal.backoffice import admin  # noqa: F401

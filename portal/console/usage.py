@@ -14,8 +14,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, pgettext_lazy
 
 from portal.kit.clock import utc_now
-from portal.kit.ids import PREFIXES, InvalidPublicId, parse_public_id, public_id
-from portal.pages.access import Organization, organization_page, parse_id
+from portal.kit.ids import PREFIXES, public_id
+from portal.pages.access import Organization, optional_id, organization_page, parse_id
 from portal.pages.call_rows import call_rows, key_name
 from portal.pages.charts import Chart, Series, Slot, stacked_bars
 from portal.pages.downloads import csv_download
@@ -66,7 +66,7 @@ class Filters:
 def read_filters(request: HttpRequest) -> Filters:
     """Unknown values count as not given: an old bookmark shows more, never an error."""
     query = request.GET
-    key = _id("api_key", query.get("key", ""))
+    key = optional_id("api_key", query.get("key", ""))
     return Filters(
         period=read_period(query, now=utc_now(), default="30d"),
         # No stored text holds a NUL, so no model is called so.
@@ -74,15 +74,8 @@ def read_filters(request: HttpRequest) -> Filters:
         key_ids=(key,) if key else (),
         measure=query["show"] if query.get("show") in MEASURES else "cost",
         group_by=query["by"] if query.get("by") in GROUPS else "model",
-        before=_id("request", query.get("before", "")),
+        before=optional_id("request", query.get("before", "")),
     )
-
-
-def _id(kind: str, text: str) -> UUID | None:
-    try:
-        return parse_public_id(PREFIXES[kind], text)
-    except InvalidPublicId:
-        return None
 
 
 @organization_page(Permission.SEE_USAGE)

@@ -155,3 +155,11 @@ def parse_id(kind: str, text: str) -> UUID:
         return parse_public_id(PREFIXES[kind], text)
     except InvalidPublicId:
         raise Http404 from None
+
+
+def optional_id(kind: str, text: str) -> UUID | None:
+    """The UUID of a public id in a query; None where it is left out or cannot be read."""
+    try:
+        return parse_public_id(PREFIXES[kind], text.strip())
+    except InvalidPublicId:
+        return None

@@ -14,8 +14,8 @@ from django import forms
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from portal.kit.ids import PREFIXES, InvalidPublicId, parse_public_id
 from portal.kit.money import InvalidAmount, amount_to_decimal_text, parse_amount
+from portal.pages.access import optional_id
 from portal.pages.tags import amount_text, count_text
 from quotas.limits.operations import MAX_ALERTS, AboveCeiling
 from quotas.limits.queries import EffectiveLimits, LimitLine, LimitScope
@@ -275,15 +275,8 @@ class NewLimitForm(ValueForm):
         values = super().clean()
         values["limit_kind"] = LimitKind(values["kind"]) if values.get("kind") else None
         values["model_id"] = self._models.get(values.get("model", ""))
-        values["api_key_id"] = _key_id(values.get("key", ""))
+        values["api_key_id"] = optional_id("api_key", values.get("key", ""))
         return values
-
-
-def _key_id(text: str) -> UUID | None:
-    try:
-        return parse_public_id(PREFIXES["api_key"], text)
-    except InvalidPublicId:
-        return None
 
 
 class ReasonMixin(forms.Form):

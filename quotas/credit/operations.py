@@ -24,7 +24,6 @@ from quotas.models import (
     TransferKind,
     Wallet,
 )
-from tenants.models import ActorKind
 from tenants.operations import audit
 from tenants.scope import scope_alias
 
@@ -97,7 +96,7 @@ def order_credit(
     amount_nanos: of the wallet's currency; what moves, or the new credit line. Errors: ReasonMissing (of
     tenants.operations.audit), InvalidOrder, NoWallet, TakesTooMuch, CreditLineInUse.
     """
-    kind, reason, operator_id = CreditOrderKind(kind), audit.checked_reason(reason), _operator(actor)
+    kind, reason, operator_id = CreditOrderKind(kind), audit.checked_reason(reason), audit.operator_id(actor)
     lowest = 0 if kind == CreditOrderKind.CREDIT_LINE else 1
     if not lowest <= amount_nanos <= MAX_ORDER_NANOS:
         raise InvalidOrder("the amount is not one that can be ordered")
@@ -129,7 +128,7 @@ def approve_order(*, order_id: UUID, actor: audit.Actor, now: datetime, reason: 
 
     Errors: OrderNotFound, OrderDecided, OwnOrder, CreditLineInUse, TakesTooMuch.
     """
-    operator_id = _operator(actor)
+    operator_id = audit.operator_id(actor)
     with transaction.atomic(using=scope_alias()):
         order = _lock_order(order_id)
         if order.ordered_by_id == operator_id:
@@ -143,7 +142,7 @@ def approve_order(*, order_id: UUID, actor: audit.Actor, now: datetime, reason: 
 
 def refuse_order(*, order_id: UUID, actor: audit.Actor, reason: str, now: datetime) -> CreditOrderRow:
     """A second operator refuses an order. Errors: ReasonMissing, OrderNotFound, OrderDecided, OwnOrder."""
-    reason, operator_id = audit.checked_reason(reason), _operator(actor)
+    reason, operator_id = audit.checked_reason(reason), audit.operator_id(actor)
     with transaction.atomic(using=scope_alias()):
         order = _lock_order(order_id)
         if order.ordered_by_id == operator_id:
@@ -155,7 +154,7 @@ def refuse_order(*, order_id: UUID, actor: audit.Actor, reason: str, now: dateti
 
 def withdraw_order(*, order_id: UUID, actor: audit.Actor, now: datetime, reason: str = "") -> CreditOrderRow:
     """The operator takes an order back that waits. Errors: OrderNotFound, OrderDecided, NotYourOrder."""
-    operator_id = _operator(actor)
+    operator_id = audit.operator_id(actor)
     with transaction.atomic(using=scope_alias()):
         order = _lock_order(order_id)
         if order.ordered_by_id != operator_id:
@@ -163,12 +162,6 @@ def withdraw_order(*, order_id: UUID, actor: audit.Actor, now: datetime, reason:
         _decide(order, CreditOrderState.WITHDRAWN, operator_id, _short(reason), now)
         _record(actor, "credit.withdraw", order, reason)
     return _row(order_id)
-
-
-def _operator(actor: audit.Actor) -> UUID:
-    if actor.kind != ActorKind.OPERATOR or actor.user_id is None:
-        raise ValueError("credit is ordered by operators")
-    return actor.user_id
 
 
 def _short(reason: str) -> str:

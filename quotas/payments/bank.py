@@ -31,7 +31,6 @@ from quotas.payments import fulfilment, receivables
 from quotas.payments.bank_mails import mail_transfer_credited
 from quotas.payments.bank_queries import ReceiptRow, find_receipt
 from quotas.payments.bank_references import find_references
-from tenants.models import ActorKind
 from tenants.operations import audit
 from tenants.scope import scope_alias
 
@@ -109,7 +108,7 @@ def record_receipt(
     of the bank is recorded once. Errors: InvalidReceipt, PayerUnknown, WrongCurrency, AlreadyRecorded,
     ReasonMissing (of tenants.operations.audit).
     """
-    operator_id, reason = _operator(actor), audit.checked_reason(reason)
+    operator_id, reason = audit.operator_id(actor), audit.checked_reason(reason)
     line = _checked(line, now)
     with transaction.atomic(using=scope_alias()):
         tenant_id, reference = _payee(payee)
@@ -141,7 +140,7 @@ def approve_receipt(*, receipt_id: UUID, actor: audit.Actor, now: datetime, reas
 
     Errors: ReceiptNotFound, ReceiptDecided, OwnReceipt.
     """
-    operator_id = _operator(actor)
+    operator_id = audit.operator_id(actor)
     with transaction.atomic(using=scope_alias()):
         receipt = _lock(receipt_id)
         if receipt.recorded_by_id == operator_id:
@@ -161,7 +160,7 @@ def refuse_receipt(*, receipt_id: UUID, actor: audit.Actor, reason: str, now: da
 
     Errors: ReasonMissing, ReceiptNotFound, ReceiptDecided, OwnReceipt.
     """
-    reason, operator_id = audit.checked_reason(reason), _operator(actor)
+    reason, operator_id = audit.checked_reason(reason), audit.operator_id(actor)
     with transaction.atomic(using=scope_alias()):
         receipt = _lock(receipt_id)
         if receipt.recorded_by_id == operator_id:
@@ -176,7 +175,7 @@ def withdraw_receipt(*, receipt_id: UUID, actor: audit.Actor, now: datetime, rea
 
     Errors: ReceiptNotFound, ReceiptDecided, NotYourReceipt.
     """
-    operator_id = _operator(actor)
+    operator_id = audit.operator_id(actor)
     with transaction.atomic(using=scope_alias()):
         receipt = _lock(receipt_id)
         if receipt.recorded_by_id != operator_id:
@@ -184,12 +183,6 @@ def withdraw_receipt(*, receipt_id: UUID, actor: audit.Actor, now: datetime, rea
         _decide(receipt, ReceiptState.WITHDRAWN, operator_id, _short(reason), now)
         _record(actor, "bank.withdraw", receipt, reason)
     return _row(receipt_id)
-
-
-def _operator(actor: audit.Actor) -> UUID:
-    if actor.kind != ActorKind.OPERATOR or actor.user_id is None:
-        raise ValueError("bank transfers are recorded by operators")
-    return actor.user_id
 
 
 def _short(reason: str) -> str:

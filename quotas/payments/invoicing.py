@@ -27,7 +27,6 @@ from quotas.models import (
 )
 from quotas.payments import bank_mails as mails
 from quotas.payments.invoice_queries import InvoiceRow, find_invoice, invoiceable, split_by_month
-from tenants.models import ActorKind
 from tenants.operations import audit
 from tenants.scope import scope_alias
 
@@ -168,7 +167,7 @@ def refuse_invoice(*, invoice_id: UUID, actor: audit.Actor, reason: str, now: da
             invoice,
             {
                 "state": InvoiceState.REFUSED,
-                "decided_by_id": _operator(actor),
+                "decided_by_id": audit.operator_id(actor),
                 "decided_at": now,
                 "decision_reason": reason,
             },
@@ -195,7 +194,7 @@ def credit_invoice(
             {
                 "state": InvoiceState.CREDITED,
                 "credit_number": number,
-                "credited_by_id": _operator(actor),
+                "credited_by_id": audit.operator_id(actor),
                 "credited_at": now,
                 "credit_reason": reason,
             },
@@ -222,14 +221,8 @@ def checked_number(number: str) -> str:
     return number
 
 
-def _operator(actor: audit.Actor) -> UUID:
-    if actor.kind != ActorKind.OPERATOR or actor.user_id is None:
-        raise ValueError("operators decide about invoices")
-    return actor.user_id
-
-
 def _deciding(actor: audit.Actor) -> UUID | None:
-    return None if actor == audit.SYSTEM else _operator(actor)
+    return None if actor == audit.SYSTEM else audit.operator_id(actor)
 
 
 def _insert(invoice: InvoiceRequest) -> None:

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
 import stripe
-from django.conf import settings
-from django.db import connections, transaction
-from django.db.models import Sum
+from django.db import transaction
 
 from portal.kit.ids import PREFIXES, public_id, transfer_id, uuid7
-from portal.kit.money import NANOS_PER_UNIT, InvalidAmount, from_minor_units, to_minor_units
+from portal.kit.money import InvalidAmount, from_minor_units, to_minor_units
 from quotas.ledger import payments as ledger
 from quotas.models import (
     OperationKind,
@@ -31,7 +29,7 @@ from quotas.models import (
     TransferKind,
     Wallet,
 )
-from quotas.payments import sending
+from quotas.payments import giving_back, sending
 from quotas.payments.charges import paid_top_up, read_or_none
 from quotas.payments.client import stripe_client, stripe_config
 from quotas.payments.customers import created_around, first_of
@@ -39,14 +37,11 @@ from quotas.payments.moneyback_queries import Obstacle, Refundable, refund_share
 from quotas.payments.receivables import review_receivable
 from quotas.payments.sending import Sent
 from quotas.payments.tax_shares import tax_within_refund
-from tenants.models import ActorKind
 from tenants.operations import audit
 from tenants.scope import role_scope, scope_alias
 
 logger = logging.getLogger(__name__)
 
-LIMIT_PERIOD: Final = timedelta(hours=24)
-LOCK_TIMEOUT_MS: Final = 5_000
 MAX_REFUNDS_OF_CHARGE: Final = 1_000
 FAILED_STATUSES: Final = ("failed", "canceled")
 MADE_AT_STRIPE: Final = "Made at Stripe"
@@ -73,17 +68,6 @@ class NotRefundable(ValueError):
         return self.refundable.obstacle
 
 
-class AboveLimit(PermissionError):
-    """More than one operator refunds within LIMIT_PERIOD; `left_nanos` (gross) is what is left of that.
-
-    What is above it is refunded at Stripe by somebody who may do that, and heard of from there.
-    """
-
-    def __init__(self, left_nanos: int) -> None:
-        super().__init__(f"{left_nanos} nano-units are left of the operator's limit")
-        self.left_nanos = left_nanos
-
-
 @dataclass(frozen=True, slots=True)
 class Ordered:
     """A refund and how far it is. It stays PENDING while Stripe has not answered, or takes its time."""
@@ -100,14 +84,14 @@ def order_refund(
 
     amount_nanos: the credit, in whole coins; its share of tax goes back beside it. None: all that can be.
     Outside every transaction; opens scopes of its own. Errors: ReasonMissing (of tenants.operations.audit),
-    TopUpNotFound, InvalidRefund, NotRefundable, AboveLimit, quotas.payments.sending.TransactionOpen,
-    quotas.payments.client.PaymentsNotConfigured.
+    TopUpNotFound, InvalidRefund, NotRefundable, AboveLimit (of quotas.payments.giving_back),
+    quotas.payments.sending.TransactionOpen, quotas.payments.client.PaymentsNotConfigured.
     """
     sending.require_no_transaction()
     stripe_config()
-    reason, operator_id = audit.checked_reason(reason), _operator(actor)
+    reason, operator_id = audit.checked_reason(reason), audit.operator_id(actor)
     with role_scope("operator"), transaction.atomic(using=scope_alias()):
-        _lock_orders_of(operator_id)
+        giving_back.lock_orders_of(operator_id)
         top_up = TopUp.objects.select_for_update(no_key=True).filter(id=top_up_id).first()
         if top_up is None:
             raise TopUpNotFound("there is no such top-up")
@@ -115,7 +99,7 @@ def order_refund(
         possible = refundable_of(top_up, wallet)
         credit_nanos = _checked_amount(amount_nanos, possible)
         tax_nanos = possible.tax_of(credit_nanos)
-        _check_limit(operator_id, credit_nanos + tax_nanos, now)
+        giving_back.check_limit(operator_id, credit_nanos + tax_nanos, now)
         refund = _debit(
             top_up,
             credit_nanos=credit_nanos,
@@ -317,18 +301,6 @@ def _locked(refund_id: UUID) -> Refund:
     return Refund.objects.select_for_update(no_key=True).get(id=refund_id)
 
 
-def _operator(actor: audit.Actor) -> UUID:
-    if actor.kind != ActorKind.OPERATOR or actor.user_id is None:
-        raise ValueError("refunds are ordered by operators")
-    return actor.user_id
-
-
-def _lock_orders_of(operator_id: UUID) -> None:
-    with connections[scope_alias()].cursor() as cursor:
-        cursor.execute("SELECT set_config('lock_timeout', %s, true)", [f"{LOCK_TIMEOUT_MS}ms"])
-        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"refund:{operator_id}"])
-
-
 def _checked_amount(amount_nanos: int | None, possible: Refundable) -> int:
     if amount_nanos is None:
         amount_nanos = possible.amount_nanos
@@ -341,15 +313,6 @@ def _checked_amount(amount_nanos: int | None, possible: Refundable) -> int:
     if possible.obstacle is not None or amount_nanos > possible.amount_nanos:
         raise NotRefundable(possible)
     return amount_nanos
-
-
-def _check_limit(operator_id: UUID, gross_nanos: int, now: datetime) -> None:
-    """Currencies are added up as if they were one, so that several of them are no way around it."""
-    limit_nanos = settings.TUNING["SLUICE_REFUND_LIMIT_UNITS"] * NANOS_PER_UNIT
-    ordered = Refund.objects.filter(ordered_by_id=operator_id, ordered_at__gt=now - LIMIT_PERIOD)
-    spent = ordered.exclude(state=RefundState.FAILED).aggregate(sum=Sum("gross_nanos"))["sum"] or 0
-    if int(spent) + gross_nanos > limit_nanos:
-        raise AboveLimit(max(0, limit_nanos - int(spent)))
 
 
 def _parameters(top_up: TopUp, refund: Refund) -> dict[str, Any]:

@@ -41,6 +41,13 @@ def operator(user_id: UUID, *, key_id: UUID | None = None) -> Actor:
     return Actor(ActorKind.OPERATOR, user_id, None, key_id)
 
 
+def operator_id(actor: Actor) -> UUID:
+    """Which operator it is. Errors: ValueError for anybody else, whom a door should not have let through."""
+    if actor.kind != ActorKind.OPERATOR or actor.user_id is None:
+        raise ValueError("this is done by operators only")
+    return actor.user_id
+
+
 def member(user_id: UUID, role: Role | None, *, key_id: UUID | None = None) -> Actor:
     """A member of an organization, in pages or through a management key; without a role somebody who is
     signed in, and acts outside every organization."""

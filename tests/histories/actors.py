@@ -19,6 +19,7 @@ from quotas.models import RechargeState, TopUp, TopUpState, Wallet
 from quotas.payments import (
     checkout,
     customers,
+    giving_back,
     inbox,
     polling,
     receivables,
@@ -44,7 +45,7 @@ REFUSALS = (
     checkout.OrganizationClosed,
     refunds.InvalidRefund,
     refunds.NotRefundable,
-    refunds.AboveLimit,
+    giving_back.AboveLimit,
     stripe.StripeError,
     StandinError,
 )

@@ -15,8 +15,8 @@ from portal.backoffice.pages import note_refusal, operator_actor, operator_page,
 from portal.backoffice.tenants.forms import OptionalReasonForm, ReasonForm, WelcomeReasonForm
 from portal.backoffice.words import ORDER_NAMES, ORDER_STATES
 from portal.kit.clock import utc_now
-from portal.kit.ids import PREFIXES, InvalidPublicId, parse_public_id, public_id
-from portal.pages.access import parse_id
+from portal.kit.ids import PREFIXES, public_id
+from portal.pages.access import optional_id, parse_id
 from portal.pages.answers import done, person_id, show
 from quotas import operations as quota_operations
 from quotas.credit import operations
@@ -34,7 +34,9 @@ Decide = Callable[..., CreditOrderRow]
 def approvals(request: HttpRequest) -> HttpResponse:
     """What waits, and the history. In the address: before (the history's page further back)."""
     now, operator_id = utc_now(), person_id(request)
-    history = list_orders(is_decided=True, before=_before(request), limit=PAGE_ROWS)
+    history = list_orders(
+        is_decided=True, before=optional_id("credit_order", request.GET.get("before", "")), limit=PAGE_ROWS
+    )
     context = {
         "section": "approvals",
         "waiting": shown_orders(waiting_orders(), operator_id=operator_id, now=now),
@@ -204,13 +206,6 @@ def _refused_text(error: Exception) -> str:
 
 def _decided_text(error: operations.OrderDecided) -> str:
     return _("It is decided already: %(state)s.") % {"state": ORDER_STATES[error.state][1]}
-
-
-def _before(request: HttpRequest) -> Any:
-    try:
-        return parse_public_id(PREFIXES["credit_order"], request.GET.get("before", ""))
-    except InvalidPublicId:
-        return None
 
 
 def _posted(request: HttpRequest) -> Any:

@@ -12,7 +12,8 @@ from django.http import HttpRequest, HttpResponse, QueryDict, StreamingHttpRespo
 from portal.backoffice.audit.rows import shown_events
 from portal.backoffice.pages import operator_page
 from portal.kit.clock import utc_now
-from portal.kit.ids import PREFIXES, InvalidPublicId, parse_public_id, public_id
+from portal.kit.ids import PREFIXES, public_id
+from portal.pages.access import optional_id
 from portal.pages.answers import is_fragment, show
 from portal.pages.downloads import csv_download
 from quotas.csv_text import csv_text, moment, safe_text
@@ -45,7 +46,9 @@ CSV_COLUMNS: Final = (
 def audit(request: HttpRequest) -> HttpResponse:
     """The log, newest first. In the address: actor, action, organization, outcome, day, before."""
     filters = read_filters(request.GET)
-    page = audit_page(filters=filters, before=_id("audit", request.GET.get("before", "")), limit=PAGE_ROWS)
+    page = audit_page(
+        filters=filters, before=optional_id("audit", request.GET.get("before", "")), limit=PAGE_ROWS
+    )
     tenant = find_tenant(tenant_id=filters.tenant_id) if filters.tenant_id else None
     context: dict[str, Any] = {
         "section": "audit",
@@ -75,7 +78,7 @@ def read_filters(query: QueryDict) -> AuditFilter:
     outcome = query.get("outcome", "")
     action = query.get("action", "")[:64]
     return AuditFilter(
-        tenant_id=_id("organization", query.get("organization", "").strip()),
+        tenant_id=optional_id("organization", query.get("organization", "").strip()),
         actor_email=_text(query.get("actor", "")),
         action=_text(action),
         outcome=AuditOutcome(outcome) if outcome in AuditOutcome.values else None,
@@ -143,10 +146,3 @@ def _day(text: str) -> datetime | None:
         return None
     # Ids hold moments from 1970 on; nothing was done before this log began.
     return datetime.combine(day, time(), UTC) if 2020 <= day.year <= 9000 else None
-
-
-def _id(kind: str, text: str) -> Any:
-    try:
-        return parse_public_id(PREFIXES[kind], text)
-    except InvalidPublicId:
-        return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from typing import Any, Final
-from uuid import UUID
 
 from django.forms import Form
 from django.http import Http404, HttpRequest, HttpResponse
@@ -17,8 +16,8 @@ from portal.backoffice.bank.words import PROFILE_STATES
 from portal.backoffice.pages import operator_actor, operator_page, show_dialog
 from portal.backoffice.tenants.forms import ToldReasonForm
 from portal.kit.clock import utc_now
-from portal.kit.ids import PREFIXES, InvalidPublicId, parse_public_id, public_id
-from portal.pages.access import parse_id
+from portal.kit.ids import PREFIXES, public_id
+from portal.pages.access import optional_id, parse_id
 from portal.pages.answers import done, show
 from portal.pages.words import INVOICE_STATES
 from quotas.models import InvoiceState
@@ -39,7 +38,7 @@ FORM_METHODS: Final = ("GET", "HEAD", "POST")
 def invoices(request: HttpRequest) -> HttpResponse:
     """What waits: profiles and requests; and all invoices. In the address: before (further back)."""
     now = utc_now()
-    page = list_invoices(before=_before(request), limit=PAGE_ROWS)
+    page = list_invoices(before=optional_id("invoice", request.GET.get("before", "")), limit=PAGE_ROWS)
     context = {
         "section": "bank",
         "tab": "invoices",
@@ -244,10 +243,3 @@ def _dialog(
     return show_dialog(
         request, f"backoffice/bank/{fragment}", context, title=title, section="bank", status=status
     )
-
-
-def _before(request: HttpRequest) -> UUID | None:
-    try:
-        return parse_public_id(PREFIXES["invoice"], request.GET.get("before", ""))
-    except InvalidPublicId:
-        return None

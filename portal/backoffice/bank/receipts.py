@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Final
-from uuid import UUID
 
 from django.forms import Form
 from django.http import Http404, HttpRequest, HttpResponse
@@ -16,8 +15,8 @@ from portal.backoffice.bank.words import RECEIPT_STATES
 from portal.backoffice.pages import note_refusal, operator_actor, operator_page, show_dialog
 from portal.backoffice.tenants.forms import OptionalReasonForm, ReasonForm
 from portal.kit.clock import utc_now
-from portal.kit.ids import PREFIXES, InvalidPublicId, parse_public_id, public_id
-from portal.pages.access import parse_id
+from portal.kit.ids import PREFIXES, public_id
+from portal.pages.access import optional_id, parse_id
 from portal.pages.answers import done, person_id, show
 from portal.pages.tags import amount_text
 from quotas.payments import bank
@@ -31,7 +30,9 @@ FORM_METHODS: Final = ("GET", "HEAD", "POST")
 def receipts(request: HttpRequest) -> HttpResponse:
     """What waits for a second operator, and the history. In the address: before (further back)."""
     now, operator_id = utc_now(), person_id(request)
-    history = decided_receipts(before=_before(request), limit=PAGE_ROWS)
+    history = decided_receipts(
+        before=optional_id("bank_receipt", request.GET.get("before", "")), limit=PAGE_ROWS
+    )
     context = {
         "section": "bank",
         "tab": "receipts",
@@ -178,13 +179,6 @@ def _dialog(
     return show_dialog(
         request, f"backoffice/bank/{fragment}", context, title=title, section="bank", status=status
     )
-
-
-def _before(request: HttpRequest) -> UUID | None:
-    try:
-        return parse_public_id(PREFIXES["bank_receipt"], request.GET.get("before", ""))
-    except InvalidPublicId:
-        return None
 
 
 def _posted(request: HttpRequest) -> Any:

@@ -14,7 +14,8 @@ from django.http import QueryDict
 from django.urls import reverse
 from django.utils.translation import gettext_lazy
 
-from portal.backoffice.payments.filters import choice, day_of, id_of, plain
+from portal.backoffice.payments.filters import choice, day_of, plain
+from portal.pages.access import optional_id
 from portal.pages.periods import Period, read_period
 from quotas.books.balances import book_currencies
 from quotas.books.journal import EntryCursor, EntryFilter, Side
@@ -81,7 +82,7 @@ def read_entries(query: QueryDict, now: datetime) -> EntryFilter:
         accounts=tuple(one for one in accounts if one is not None),
         kinds=tuple(one for one in kinds if one is not None),
         side=choice(Side, query.get("side", "")),
-        tenant_id=id_of("organization", query.get("organization", "")),
+        tenant_id=optional_id("organization", query.get("organization", "")),
     )
 
 

@@ -6,13 +6,11 @@ from __future__ import annotations
 from datetime import date, datetime
 from enum import StrEnum
 from typing import Final, TypeVar
-from uuid import UUID
 
 from django.db.models import TextChoices
 from django.http import QueryDict
 from django.utils.translation import gettext_lazy
 
-from portal.kit.ids import PREFIXES, InvalidPublicId, parse_public_id
 from portal.pages.periods import Period, read_period
 from quotas.payments.inbox_queries import EventCursor
 
@@ -34,14 +32,6 @@ def choice(kind: type[ChoiceT], text: str) -> ChoiceT | None:
     try:
         return kind(text)
     except ValueError:
-        return None
-
-
-def id_of(kind: str, text: str) -> UUID | None:
-    """The id of a public id."""
-    try:
-        return parse_public_id(PREFIXES[kind], text.strip())
-    except InvalidPublicId:
         return None
 
 

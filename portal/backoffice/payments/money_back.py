@@ -7,7 +7,7 @@ from typing import Any, Final
 from django.http import Http404, HttpRequest, HttpResponse
 
 from portal.backoffice.pages import operator_page
-from portal.backoffice.payments.filters import PERIODS, choice, id_of, period_of
+from portal.backoffice.payments.filters import PERIODS, choice, period_of
 from portal.backoffice.payments.shown import (
     shown_disputes,
     shown_events,
@@ -18,7 +18,7 @@ from portal.backoffice.payments.shown import (
 from portal.backoffice.payments.words import REFUND_STATES, choices
 from portal.kit.clock import utc_now
 from portal.kit.ids import PREFIXES, public_id
-from portal.pages.access import parse_id
+from portal.pages.access import optional_id, parse_id
 from portal.pages.answers import show
 from quotas.models import RefundState
 from quotas.payments.backoffice_queries import (
@@ -40,13 +40,13 @@ def refunds(request: HttpRequest) -> HttpResponse:
     query = request.GET
     period = period_of(query, utc_now())
     wanted: dict[str, Any] = {
-        "tenant_id": id_of("organization", query.get("organization", "")),
+        "tenant_id": optional_id("organization", query.get("organization", "")),
         "state": choice(RefundState, query.get("state", "")),
-        "refund_id": id_of("refund", query.get("q", "")),
+        "refund_id": optional_id("refund", query.get("q", "")),
         "from_at": period.from_at if period else None,
         "to_at": period.to_at if period else None,
     }
-    page = list_refunds(**wanted, before=id_of("refund", query.get("before", "")), limit=PAGE_ROWS)
+    page = list_refunds(**wanted, before=optional_id("refund", query.get("before", "")), limit=PAGE_ROWS)
     context = {
         "section": "payments",
         "tab": "refunds",
@@ -66,12 +66,12 @@ def refunds(request: HttpRequest) -> HttpResponse:
 def disputes(request: HttpRequest) -> HttpResponse:
     """The list. In the address: organization, state (open or closed), before."""
     query = request.GET
-    tenant_id = id_of("organization", query.get("organization", ""))
+    tenant_id = optional_id("organization", query.get("organization", ""))
     is_open = {OPEN: True, CLOSED: False}.get(query.get("state", ""))
     page = list_disputes(
         tenant_id=tenant_id,
         is_open=is_open,
-        before=id_of("dispute", query.get("before", "")),
+        before=optional_id("dispute", query.get("before", "")),
         limit=PAGE_ROWS,
     )
     context = {

@@ -9,13 +9,13 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from portal.backoffice.pages import operator_actor, operator_page, show_dialog
-from portal.backoffice.payments.filters import choice, id_of
+from portal.backoffice.payments.filters import choice
 from portal.backoffice.payments.shown import shown_operations
 from portal.backoffice.payments.words import OPERATION_KINDS, OPERATION_STATES, choices
 from portal.backoffice.tenants.forms import ReasonForm
 from portal.kit.clock import utc_now
 from portal.kit.ids import PREFIXES, public_id
-from portal.pages.access import parse_id
+from portal.pages.access import optional_id, parse_id
 from portal.pages.answers import done, show
 from quotas.models import OperationKind, OperationState
 from quotas.payments.client import PaymentsNotConfigured
@@ -30,14 +30,14 @@ FORM_METHODS: Final = ("GET", "HEAD", "POST")
 def operations(request: HttpRequest) -> HttpResponse:
     """The list. In the address: organization, state, kind, before."""
     query = request.GET
-    tenant_id = id_of("organization", query.get("organization", ""))
+    tenant_id = optional_id("organization", query.get("organization", ""))
     state = choice(OperationState, query.get("state", ""))
     kind = choice(OperationKind, query.get("kind", ""))
     page = list_operations(
         tenant_id=tenant_id,
         state=state,
         kind=kind,
-        before=id_of("stripe_operation", query.get("before", "")),
+        before=optional_id("stripe_operation", query.get("before", "")),
         limit=PAGE_ROWS,
     )
     context: dict[str, Any] = {

@@ -19,8 +19,9 @@ from portal.pages.tags import amount_text
 from quotas.models import RefundState
 from quotas.payments.backoffice_queries import TopUpRow
 from quotas.payments.client import PaymentsNotConfigured
+from quotas.payments.giving_back import AboveLimit
 from quotas.payments.moneyback_queries import Obstacle, Refundable, refundable
-from quotas.payments.refunds import AboveLimit, InvalidRefund, NotRefundable, Ordered, order_refund
+from quotas.payments.refunds import InvalidRefund, NotRefundable, Ordered, order_refund
 
 FORM_METHODS: Final = ("GET", "HEAD", "POST")
 OBSTACLES: Final[dict[Obstacle, str | Promise]] = {

@@ -8,7 +8,7 @@ from uuid import UUID
 from django.http import Http404, HttpRequest, HttpResponse, QueryDict
 
 from portal.backoffice.pages import operator_page
-from portal.backoffice.payments.filters import PERIODS, choice, id_of, period_of, plain
+from portal.backoffice.payments.filters import PERIODS, choice, period_of, plain
 from portal.backoffice.payments.shown import (
     shown_disputes,
     shown_events,
@@ -20,7 +20,7 @@ from portal.backoffice.payments.shown import (
 from portal.backoffice.payments.words import TOP_UP_SOURCES, TOP_UP_STATES, choices
 from portal.kit.clock import utc_now
 from portal.kit.ids import PREFIXES, public_id
-from portal.pages.access import parse_id
+from portal.pages.access import optional_id, parse_id
 from portal.pages.answers import is_fragment, show
 from portal.pages.periods import Period
 from quotas.models import TopUpSource, TopUpState
@@ -48,7 +48,9 @@ def top_ups(request: HttpRequest) -> HttpResponse:
     query = request.GET
     period = period_of(query, utc_now())
     filters = _filters(query, period)
-    page = list_top_ups(filters=filters, before=id_of("top_up", query.get("before", "")), limit=PAGE_ROWS)
+    page = list_top_ups(
+        filters=filters, before=optional_id("top_up", query.get("before", "")), limit=PAGE_ROWS
+    )
     context: dict[str, Any] = {
         "section": "payments",
         "tab": "top-ups",
@@ -105,9 +107,9 @@ def found_top_up(top_up: str) -> TopUpRow:
 
 def _filters(query: QueryDict, period: Period | None) -> TopUpFilter:
     text = plain(query.get("q", ""))
-    top_up_id = id_of("top_up", text)
+    top_up_id = optional_id("top_up", text)
     return TopUpFilter(
-        tenant_id=id_of("organization", query.get("organization", "")),
+        tenant_id=optional_id("organization", query.get("organization", "")),
         state=choice(TopUpState, query.get("state", "")),
         source=choice(TopUpSource, query.get("source", "")),
         from_at=period.from_at if period else None,

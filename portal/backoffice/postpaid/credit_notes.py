@@ -19,8 +19,8 @@ from portal.pages.answers import done
 from portal.pages.tags import amount_text
 from quotas.models import CreditNoteState
 from quotas.payments.client import PaymentsNotConfigured
+from quotas.payments.giving_back import AboveLimit
 from quotas.payments.postpaid.credit_notes import (
-    AboveLimit,
     InvalidCredit,
     NotCorrectable,
     Ordered,

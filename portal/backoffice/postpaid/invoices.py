@@ -7,10 +7,10 @@ from typing import Any, Final
 from django.http import Http404, HttpRequest, HttpResponse
 
 from portal.backoffice.pages import operator_page
-from portal.backoffice.payments.filters import choice, id_of
+from portal.backoffice.payments.filters import choice
 from portal.backoffice.payments.words import choices
 from portal.kit.ids import PREFIXES, public_id
-from portal.pages.access import parse_id
+from portal.pages.access import optional_id, parse_id
 from portal.pages.answers import show
 from portal.pages.monthly_invoices import opened_calls, shown_detail, shown_invoice
 from portal.pages.words import MONTHLY_INVOICE_STATES
@@ -25,11 +25,11 @@ def postpaid(request: HttpRequest) -> HttpResponse:
     """Agreements and invoices. In the address: state, organization, before (older invoices)."""
     query = request.GET
     state = choice(MonthlyInvoiceState, query.get("state", ""))
-    tenant_id = id_of("organization", query.get("organization", ""))
+    tenant_id = optional_id("organization", query.get("organization", ""))
     page = list_invoices(
         tenant_id=tenant_id,
         state=state,
-        before=id_of("monthly_invoice", query.get("before", "")),
+        before=optional_id("monthly_invoice", query.get("before", "")),
         limit=PAGE_ROWS,
     )
     context: dict[str, Any] = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from typing import Any, Final
-from uuid import UUID
 
 from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse
@@ -15,8 +14,8 @@ from portal.backoffice.orders import shown_orders
 from portal.backoffice.pages import operator_page
 from portal.backoffice.words import TENANT_STATES
 from portal.kit.clock import utc_now
-from portal.kit.ids import PREFIXES, InvalidPublicId, parse_public_id, public_id
-from portal.pages.access import parse_id
+from portal.kit.ids import PREFIXES, public_id
+from portal.pages.access import optional_id, parse_id
 from portal.pages.answers import is_fragment, person_id, show
 from portal.pages.call_rows import call_rows
 from portal.pages.charts import Chart, Series, Slot, stacked_bars
@@ -201,11 +200,3 @@ def receipt(request: HttpRequest, organization: str, request_id: str) -> HttpRes
         raise Http404 from None
     context = {"section": "tenants", "tenant": found, **receipt_context(explained)}
     return show(request, "backoffice/tenants/receipt.html", context)
-
-
-def optional_id(kind: str, text: str) -> UUID | None:
-    """The id in a filter; what is none counts as not given."""
-    try:
-        return parse_public_id(PREFIXES[kind], text)
-    except InvalidPublicId:
-        return None

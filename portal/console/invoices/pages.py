@@ -15,8 +15,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from portal.kit.clock import utc_now
-from portal.kit.ids import PREFIXES, InvalidPublicId, parse_public_id
-from portal.pages.access import Organization, organization_page, parse_id
+from portal.pages.access import Organization, optional_id, organization_page, parse_id
 from portal.pages.answers import done, never_keep, show, show_dialog
 from portal.pages.tags import amount_text
 from portal.pages.words import INVOICE_STATES
@@ -49,7 +48,9 @@ class RequestForm(forms.Form):
 def requested_invoices(request: HttpRequest, organization: Organization) -> HttpResponse:
     """The profile, what can be invoiced, and the list. In the address: before (further back)."""
     tenant_id = organization.tenant_id
-    page = list_invoices(tenant_id=tenant_id, before=_before(request), limit=PAGE_ROWS)
+    page = list_invoices(
+        tenant_id=tenant_id, before=optional_id("invoice", request.GET.get("before", "")), limit=PAGE_ROWS
+    )
     context = {
         "section": "billing",
         "profile": billing_profiles.profile_of(tenant_id=tenant_id),
@@ -167,10 +168,3 @@ def _dialog(
     return show_dialog(
         request, f"console/invoices/{fragment}", context, title=title, section="billing", status=status
     )
-
-
-def _before(request: HttpRequest) -> UUID | None:
-    try:
-        return parse_public_id(PREFIXES["invoice"], request.GET.get("before", ""))
-    except InvalidPublicId:
-        return None

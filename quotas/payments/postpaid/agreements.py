@@ -9,7 +9,6 @@ from django.db import transaction
 
 from portal.kit.ids import PREFIXES, public_id
 from quotas.models import MAX_DAYS_UNTIL_DUE, PostpaidAgreement, Wallet
-from tenants.models import ActorKind
 from tenants.operations import audit
 from tenants.scope import scope_alias
 
@@ -39,7 +38,7 @@ def agree(
     meanwhile. Errors: ReasonMissing (of tenants.operations.audit), NoSuchOrganization, NoCreditLine,
     InvalidTerms.
     """
-    reason, operator_id = audit.checked_reason(reason), _operator(actor)
+    reason, operator_id = audit.checked_reason(reason), audit.operator_id(actor)
     if not 0 <= days_until_due <= MAX_DAYS_UNTIL_DUE:
         raise InvalidTerms(f"an invoice is due within {MAX_DAYS_UNTIL_DUE} days")
     with transaction.atomic(using=scope_alias()):
@@ -70,7 +69,7 @@ def end_agreement(*, tenant_id: UUID, reason: str, actor: audit.Actor, now: date
     """Draw up no more invoices. What is used until then, or owed, stays in the balance; invoices that are
     there already stay to be paid. As operator. Errors: ReasonMissing (of tenants.operations.audit),
     NoAgreement."""
-    reason, operator_id = audit.checked_reason(reason), _operator(actor)
+    reason, operator_id = audit.checked_reason(reason), audit.operator_id(actor)
     with transaction.atomic(using=scope_alias()):
         agreement = _locked(tenant_id)
         if agreement is None or not agreement.is_on:
@@ -88,12 +87,6 @@ def _change(agreement: PostpaidAgreement, values: dict[str, object]) -> None:
     for name, value in values.items():
         setattr(agreement, name, value)
     agreement.save(update_fields=[name.removesuffix("_id") for name in values])
-
-
-def _operator(actor: audit.Actor) -> UUID:
-    if actor.kind != ActorKind.OPERATOR or actor.user_id is None:
-        raise ValueError("agreements are made by operators")
-    return actor.user_id
 
 
 def _facts(agreement: PostpaidAgreement | None) -> dict[str, object]:

@@ -10,17 +10,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
 import stripe
-from django.conf import settings
-from django.db import connections, transaction
+from django.db import transaction
 from django.db.models import F, Sum
 
 from portal.kit.ids import PREFIXES, public_id, transfer_id
-from portal.kit.money import NANOS_PER_UNIT, InvalidAmount, from_minor_units, to_minor_units
+from portal.kit.money import InvalidAmount, from_minor_units, to_minor_units
 from quotas.ledger import payments as ledger
 from quotas.models import (
     AccountKind,
@@ -33,18 +32,15 @@ from quotas.models import (
     StripeOperation,
     TransferKind,
 )
-from quotas.payments import sending
+from quotas.payments import giving_back, sending
 from quotas.payments.client import stripe_client, stripe_config
 from quotas.payments.customers import first_of
 from quotas.payments.sending import Sent
-from tenants.models import ActorKind
 from tenants.operations import audit
 from tenants.scope import role_scope, scope_alias
 
 logger = logging.getLogger(__name__)
 
-LIMIT_PERIOD: Final = timedelta(hours=24)
-LOCK_TIMEOUT_MS: Final = 5_000
 MAX_NOTES: Final = 1_000
 MADE_AT_STRIPE: Final = "Made at Stripe"
 CORRECTABLE: Final = (
@@ -76,14 +72,6 @@ class InvalidCredit(ValueError):
         self.most_nanos = most_nanos
 
 
-class AboveLimit(PermissionError):
-    """More than one operator gives back within LIMIT_PERIOD; `left_nanos` is what is left of that."""
-
-    def __init__(self, left_nanos: int) -> None:
-        super().__init__(f"{left_nanos} nano-units are left of the operator's limit")
-        self.left_nanos = left_nanos
-
-
 @dataclass(frozen=True, slots=True)
 class Ordered:
     """A credit note and how far it is. It stays PENDING while Stripe has not answered."""
@@ -100,17 +88,17 @@ def order_credit_note(
 
     amount_nanos: net of tax, in whole coins. reason: the organization reads it. Outside every transaction;
     opens scopes of its own. Errors: ReasonMissing (of tenants.operations.audit), InvoiceNotFound,
-    NotCorrectable, InvalidCredit, AboveLimit, quotas.payments.sending.TransactionOpen,
-    quotas.payments.client.PaymentsNotConfigured.
+    NotCorrectable, InvalidCredit, AboveLimit (of quotas.payments.giving_back),
+    quotas.payments.sending.TransactionOpen, quotas.payments.client.PaymentsNotConfigured.
     """
     sending.require_no_transaction()
     stripe_config()
-    reason, operator_id = audit.checked_reason(reason), _operator(actor)
+    reason, operator_id = audit.checked_reason(reason), audit.operator_id(actor)
     with role_scope("operator"), transaction.atomic(using=scope_alias()):
-        _lock_orders_of(operator_id)
+        giving_back.lock_orders_of(operator_id)
         invoice = _locked(invoice_id)
         _check_amount(invoice, amount_nanos)
-        _check_limit(operator_id, amount_nanos, now)
+        giving_back.check_limit(operator_id, amount_nanos, now)
         note = CreditNote.objects.create(
             tenant_id=invoice.tenant_id,
             currency=invoice.currency,
@@ -264,29 +252,6 @@ def _check_amount(invoice: MonthlyInvoice, amount_nanos: int) -> None:
         raise InvalidCredit(most_nanos) from error
     if not 0 < amount_nanos <= most_nanos:
         raise InvalidCredit(most_nanos)
-
-
-def _lock_orders_of(operator_id: UUID) -> None:
-    with connections[scope_alias()].cursor() as cursor:
-        cursor.execute("SELECT set_config('lock_timeout', %s, true)", [f"{LOCK_TIMEOUT_MS}ms"])
-        cursor.execute(
-            "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"credit_note:{operator_id}"]
-        )
-
-
-def _check_limit(operator_id: UUID, amount_nanos: int, now: datetime) -> None:
-    """As much as an operator refunds alone; currencies are added up as if they were one."""
-    limit_nanos = settings.TUNING["SLUICE_REFUND_LIMIT_UNITS"] * NANOS_PER_UNIT
-    ordered = CreditNote.objects.filter(ordered_by_id=operator_id, ordered_at__gt=now - LIMIT_PERIOD)
-    spent = ordered.exclude(state=CreditNoteState.FAILED).aggregate(sum=Sum("amount_nanos"))["sum"] or 0
-    if int(spent) + amount_nanos > limit_nanos:
-        raise AboveLimit(max(0, limit_nanos - int(spent)))
-
-
-def _operator(actor: audit.Actor) -> UUID:
-    if actor.kind != ActorKind.OPERATOR or actor.user_id is None:
-        raise ValueError("credit notes are ordered by operators")
-    return actor.user_id
 
 
 def _parameters(invoice: MonthlyInvoice, note: CreditNote) -> dict[str, Any]:

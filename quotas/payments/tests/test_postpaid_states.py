@@ -22,11 +22,11 @@ from quotas.models import (
     MonthlyInvoiceState,
     TopUpSource,
 )
+from quotas.payments.giving_back import AboveLimit
 from quotas.payments.invoice_queries import invoiceable
 from quotas.payments.postpaid import apply_invoice, draw_up_invoices
 from quotas.payments.postpaid.agreements import InvalidTerms, NoAgreement, NoCreditLine, agree, end_agreement
 from quotas.payments.postpaid.credit_notes import (
-    AboveLimit,
     InvalidCredit,
     NotCorrectable,
     order_credit_note,

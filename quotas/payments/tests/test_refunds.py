@@ -13,8 +13,8 @@ from portal.kit.clock import utc_now
 from portal.kit.ids import uuid7
 from portal.kit.money import NANOS_PER_UNIT as UNIT
 from quotas.limits.standing import LIFETIME_PAID
-from quotas.models import OperationKind, OperationState, RefundState
-from quotas.payments import refunds, sending
+from quotas.models import CreditNote, OperationKind, OperationState, RefundState
+from quotas.payments import giving_back, refunds, sending
 from quotas.payments.client import PaymentsNotConfigured
 from quotas.payments.disputes import apply_dispute
 from quotas.payments.moneyback_queries import Obstacle, refundable
@@ -38,6 +38,7 @@ from tests.database import connected, money_of, rows_of
 from tests.factories import add_granted, make_tenant
 from tests.factories_bank import make_receipt
 from tests.factories_payments import make_dispute, make_top_up
+from tests.factories_postpaid import make_credit_note, make_monthly_invoice
 
 
 def at_stripe(standin: Standin, charge_id: str) -> list[tuple[int, str]]:
@@ -170,7 +171,7 @@ def test_one_operator_refunds_so_much_a_day(standin: Standin, monkeypatch: pytes
     actor = an_operator()
     first, second = (pay(standin, make_tenant(granted=None)) for _ in range(2))
     refund(first, actor=actor)
-    with pytest.raises(refunds.AboveLimit) as error:
+    with pytest.raises(giving_back.AboveLimit) as error:
         refund(second, actor=actor)
     assert error.value.left_nanos == 5 * UNIT
     assert refund(second, 5, actor=actor).state == RefundState.SUCCEEDED
@@ -180,6 +181,22 @@ def test_one_operator_refunds_so_much_a_day(standin: Standin, monkeypatch: pytes
     refunds.order_refund(
         top_up_id=second.id, amount_nanos=UNIT, reason="for the test", actor=actor, now=later
     )
+
+
+def test_what_an_operator_gave_back_by_credit_notes_counts(
+    standin: Standin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(settings.TUNING, "SLUICE_REFUND_LIMIT_UNITS", 20)
+    tenant = make_tenant(granted=None)
+    top_up = pay(standin, tenant)
+    note_id = make_credit_note(make_monthly_invoice(tenant), amount="1.00")
+    with role_scope("operator"):
+        operator_id = CreditNote.objects.get(id=note_id).ordered_by_id
+    assert operator_id is not None
+    with pytest.raises(giving_back.AboveLimit) as error:
+        refund(top_up, 20, actor=audit.operator(operator_id))
+    assert error.value.left_nanos == 19 * UNIT
+    assert refund(top_up, 19, actor=audit.operator(operator_id)).state == RefundState.SUCCEEDED
 
 
 def test_ten_at_once_refund_no_more_than_there_is(standin: Standin) -> None:
