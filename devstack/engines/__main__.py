@@ -64,6 +64,11 @@ class _EngineServer(uvicorn.Server):
         super().__init__(config)
         self._app = app
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # After this, uvicorn raises the signal once more, and nothing else of ours runs.
+        await super().shutdown(sockets)
+        await self._app.feeds.shut()
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if sig == signal.SIGTERM:
             self._app.note_sigterm()

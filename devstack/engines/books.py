@@ -16,10 +16,14 @@ from typing import Any, Literal
 
 import msgspec
 
+from devstack.engines.feeds.injected import Injected, Injections
+from devstack.engines.feeds.told import FeedFormat, Told
+
 MAX_RECORDS = 10_000
 MAX_BODIES = 64
 MAX_KEPT_BODY_BYTES = 1024 * 1024
 
+_NOT_STREAMED = ("headers", "body_bytes", "body_sha256")
 _SECRET_HEADERS = frozenset({b"authorization", b"x-api-key", b"api-key"})
 
 # running: not over. stop, length: generated to the end, and the response was written.
@@ -36,7 +40,8 @@ class RequestRecord:
     long it waited for slots.
     `sent_tokens` were handed to the socket before the connection was lost: an upper bound of what
     the client can have read. `reported_completion_tokens` is what the last usage object sent
-    claimed, None when none was sent. `aborted` says that generation was cut short.
+    claimed, None when none was sent. `aborted` says that generation was cut short. `told` holds the true
+    records of each feed, whatever became of them on their way.
     """
 
     seq: int
@@ -62,6 +67,7 @@ class RequestRecord:
     aborted: bool = False
     ended: Ending = "running"
     ended_unix: float | None = None
+    told: dict[FeedFormat, list[Told]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -95,12 +101,17 @@ class Totals:
 class Books:
     """Opens a record when a request has been read and closes it when the engine is done with it."""
 
-    def __init__(self, record_path: Path | None) -> None:
-        """`record_path` gets one JSON line for each request that ends. Raises OSError if it can't open."""
+    def __init__(self, record_path: Path | None, books_path: Path | None = None) -> None:
+        """`record_path` gets one JSON line for each request that ends. `books_path` gets the same without
+        headers and with `"kind": "call"`, and each injected fault with `"kind": "fault"`. Raises OSError."""
         self._seq = 0
         self._file: TextIOWrapper | None = None
         if record_path is not None:
             self._file = record_path.open("a", encoding="utf-8", buffering=1)
+        self._stream: TextIOWrapper | None = None
+        if books_path is not None:
+            self._stream = books_path.open("a", encoding="utf-8", buffering=1)
+        self.injections = Injections(self._stream_fault)
         self._live: dict[int, RequestRecord] = {}
         self._finished: deque[RequestRecord] = deque(maxlen=MAX_RECORDS)
         self._bodies: deque[tuple[int, bytes]] = deque(maxlen=MAX_BODIES)
@@ -140,6 +151,16 @@ class Books:
         self._endings[ended] += 1
         if self._file is not None:
             self._file.write(msgspec.json.encode(record).decode() + "\n")
+        if self._stream is not None:
+            facts = msgspec.to_builtins(record)
+            for field_name in _NOT_STREAMED:
+                del facts[field_name]
+            self._stream.write(msgspec.json.encode({"kind": "call", **facts}).decode() + "\n")
+
+    def _stream_fault(self, injected: Injected) -> None:
+        if self._stream is not None:
+            facts = {"kind": "fault", **msgspec.to_builtins(injected)}
+            self._stream.write(msgspec.json.encode(facts).decode() + "\n")
 
     def reset(self) -> None:
         """Forgets everything but the running number of requests."""
@@ -148,6 +169,7 @@ class Books:
         self._bodies.clear()
         self._totals = Totals()
         self._endings.clear()
+        self.injections.clear()
 
     @property
     def running(self) -> int:
@@ -177,6 +199,7 @@ class Books:
         return None
 
     def shut(self) -> None:
-        """Closes the record file."""
-        if self._file is not None:
-            self._file.close()
+        """Closes the files."""
+        for file in (self._file, self._stream):
+            if file is not None:
+                file.close()

@@ -18,7 +18,7 @@ class EngineRequest:
 
     `cap_tokens` is what the engine's own precedence of fields makes of max_tokens and its
     relatives; None when the client named none. `client_id` is the id that the caller gave, where
-    the engine takes one.
+    the engine takes one; `client_ids` has one for each prompt.
     """
 
     endpoint: Endpoint
@@ -32,6 +32,7 @@ class EngineRequest:
     continuous_usage: bool = False
     timings_per_token: bool = False
     client_id: str | None = None
+    client_ids: tuple[str, ...] = ()
 
     @property
     def sequences(self) -> int:
@@ -45,7 +46,7 @@ class Call:
 
     `prompt_tokens` is the sum over its prompts. `target_steps` is the length of each sequence. `pieces` are
     its tokens where they were planned, None for free text. Times are of `time.perf_counter()`; `started_s`
-    is when it got its slots.
+    is when it got its slots. `engine_ids` are those that the engine's own log knows it by.
     """
 
     request: EngineRequest
@@ -66,6 +67,12 @@ class Call:
     aborted: bool = False
     started_s: float = field(default_factory=time.perf_counter)
     prefilled_s: float | None = None
+    engine_ids: tuple[str, ...] = ()
+
+    @property
+    def header_id(self) -> str:
+        """The X-Request-Id that came with it, "" without one."""
+        return next((value for name, value in self.record.headers if name == "x-request-id"), "")
 
     @property
     def first_prompt_tokens(self) -> int:

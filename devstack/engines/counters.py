@@ -24,6 +24,16 @@ class EngineCounters:
     def __init__(self) -> None:
         self.running = 0
         self.waiting = 0
+        # What the engine shows as its start; None where it shows none.
+        self.started: float | None = None
+
+    def begin_anew(self, fresh: EngineCounters, *, as_new_process: bool) -> None:
+        """Takes over the numbers of counters that were just made. What runs goes on to be counted here; as
+        the same process, the start that is shown stays."""
+        kept: dict[str, float | None] = {"running": self.running, "waiting": self.waiting}
+        if not as_new_process:
+            kept["started"] = self.started
+        self.__dict__.update(fresh.__dict__ | kept)
 
     def admitted(self, call: Call) -> None:
         """A validated call begins."""
@@ -53,7 +63,7 @@ class LlamacppCounters(EngineCounters):
 
     def __init__(self) -> None:
         super().__init__()
-        self._started_us = time.monotonic_ns() // 1000
+        self.started = time.monotonic_ns() // 1000
         self._prompt = self._cached = self._predicted = self._decodes = self._longest = 0
         self._prompt_s = self._predicted_s = 0.0
 
@@ -108,7 +118,7 @@ class LlamacppCounters(EngineCounters):
             f"# HELP llamacpp:{name} {text}\n# TYPE llamacpp:{name} {kind}\nllamacpp:{name} {value:.10g}\n"
             for name, kind, text, value in rows
         ]
-        started = str(self._started_us).encode()
+        started = str(self.started).encode()
         return "".join(lines).encode(), [(b"Process-Start-Time-Unix", started), (b"Content-Type", _TEXT)]
 
 
@@ -120,7 +130,7 @@ class VllmCounters(EngineCounters):
     def __init__(self, model: str) -> None:
         super().__init__()
         self._labels = f'engine="0",model_name="{model}"'
-        self._started_unix = time.time()
+        self.started = time.time()
         self._prompt = self._cached = self._generated = 0
         self._finished = dict.fromkeys(self.REASONS, 0)
         self._finished_prompt = self._finished_generated = 0
@@ -171,7 +181,7 @@ class VllmCounters(EngineCounters):
             ),
             _histogram("vllm:request_prompt_tokens", self._labels, finished, self._finished_prompt),
             _histogram("vllm:request_generation_tokens", self._labels, finished, self._finished_generated),
-            _family("process_start_time_seconds", "gauge", [("", self._started_unix)]),
+            _family("process_start_time_seconds", "gauge", [("", self.started or 0.0)]),
         ]
         return "".join(families).encode(), [(b"content-type", _TEXT + b"; charset=utf-8")]
 

@@ -82,6 +82,10 @@ class Link:
             self._transport.abort()
             await self._wait_lost()
 
+    def abort(self) -> None:
+        """Drops the connection at once, as a process that dies does."""
+        self._transport.abort()
+
     async def close(self) -> None:
         """Delivers what was written, then closes the connection."""
         self._transport.close()

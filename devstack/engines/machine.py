@@ -115,6 +115,10 @@ class Machine:
             while not waiter.admitted.done():
                 if await link.wait(waiter.admitted):
                     break
+        except asyncio.CancelledError:
+            if waiter.admitted.done():
+                self._give_back(wanted)
+            raise
         finally:
             if waiter in self._queue:
                 self._queue.remove(waiter)
@@ -125,7 +129,10 @@ class Machine:
 
     def leave(self, call: Call) -> None:
         """Gives back the slots of a call that has entered."""
-        self._change_running(-self._slots_of(call))
+        self._give_back(self._slots_of(call))
+
+    def _give_back(self, sequences: int) -> None:
+        self._change_running(-sequences)
         while self._queue and self._fits(self._queue[0].sequences):
             waiter = self._queue.popleft()
             self.waiting -= waiter.sequences

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
+
+from devstack.engines.feeds.options import FeedOptions, add_feed_arguments, feed_options
 
 Flavour = Literal["llamacpp", "vllm", "sglang", "generic"]
 # What SIGTERM does to open streams: they are dropped after a second, drained, or left without another byte.
@@ -13,6 +16,7 @@ Shutdown = Literal["drop", "drain", "hang"]
 
 FLAVOURS: tuple[Flavour, ...] = get_args(Flavour)
 SHUTDOWNS: tuple[Shutdown, ...] = get_args(Shutdown)
+KEY_VARIABLE = "ENGINE_API_KEY"
 DEFAULT_MODEL = "sim-model"
 DEFAULT_TOKENS_PER_S = 50.0
 DEFAULT_CONTEXT_TOKENS = 8192
@@ -58,6 +62,8 @@ class EngineOptions:
     version: str | None = None
     seed: int | None = None
     record_path: Path | None = None
+    books_path: Path | None = None
+    feed: FeedOptions = field(default_factory=FeedOptions)
     listen_fd: int | None = None
     parent_pid: int | None = None
 
@@ -68,7 +74,9 @@ def parse_options(argv: list[str]) -> EngineOptions:
     parser.add_argument("--flavour", required=True, choices=FLAVOURS)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=_BoundedInt(1, 65535))
-    parser.add_argument("--api-key")
+    parser.add_argument(
+        "--api-key", default=os.environ.get(KEY_VARIABLE), help=f"default: {KEY_VARIABLE} in the environment"
+    )
     parser.add_argument("--tokens-per-s", type=_rate, default=DEFAULT_TOKENS_PER_S, help="0 = no pacing")
     parser.add_argument(
         "--total-tokens-per-s", type=_rate, default=0.0, help="of all sequences; 0 = no limit"
@@ -89,6 +97,10 @@ def parse_options(argv: list[str]) -> EngineOptions:
     parser.add_argument(
         "--record", type=Path, help="append each finished request to this file as a JSON line"
     )
+    parser.add_argument(
+        "--books-file", type=Path, help="append each finished call and each injected fault as a JSON line"
+    )
+    add_feed_arguments(parser)
     parser.add_argument("--fd", type=_BoundedInt(0, 1_000_000), help="listen on this inherited socket")
     parser.add_argument("--parent-pid", type=_BoundedInt(1, 2**31), help="die when this parent process dies")
     given = parser.parse_args(argv)
@@ -114,6 +126,8 @@ def parse_options(argv: list[str]) -> EngineOptions:
         version=given.engine_version,
         seed=given.seed,
         record_path=given.record,
+        books_path=given.books_file,
+        feed=feed_options(given),
         listen_fd=given.fd,
         parent_pid=given.parent_pid,
     )

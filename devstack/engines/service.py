@@ -8,17 +8,23 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from devstack.engines.books import Books
+from devstack.engines.books import Books, RequestRecord
+from devstack.engines.bypass import bypass
 from devstack.engines.call import Call, EngineRequest
 from devstack.engines.dialects.base import Dialect, EngineError
 from devstack.engines.directive import Directive, DirectiveError, Fault, parse_directive
 from devstack.engines.exchange import ClientGoneError, Exchange
+from devstack.engines.feeds.faults import CALL_FAULTS, CallFault, Dice, FeedFaults
+from devstack.engines.feeds.foreign import draw_counts
+from devstack.engines.feeds.live import Feeds
+from devstack.engines.feeds.telling import WHOLE
 from devstack.engines.formats.base import Format
 from devstack.engines.machine import Machine
 from devstack.engines.pieces import NoToolError, Piece, plan
 from devstack.engines.turn import Turn
 
 MAX_CALL_S = 900.0
+MAX_LIE_TOKENS = 20
 
 
 @dataclass(slots=True)
@@ -32,11 +38,23 @@ class Behaviour:
 class Service:
     """Everything behind the POST endpoints of /v1."""
 
-    def __init__(self, dialect: Dialect, books: Books, machine: Machine, behaviour: Behaviour) -> None:
+    def __init__(
+        self,
+        dialect: Dialect,
+        books: Books,
+        machine: Machine,
+        behaviour: Behaviour,
+        feeds: Feeds,
+        faults: FeedFaults,
+    ) -> None:
         self._dialect = dialect
         self._books = books
         self._machine = machine
         self._behaviour = behaviour
+        self._feeds = feeds
+        self._dice: Dice[CallFault] = Dice(faults, CALL_FAULTS, "calls")
+        self._live: dict[asyncio.Task[None], Turn] = {}
+        self._lost: set[asyncio.Task[None]] = set()
 
     async def serve(self, exchange: Exchange, form: Format, refusal: EngineError | None) -> None:
         """Serves one request to its end, or answers with `refusal`. Every way out closes its record."""
@@ -45,7 +63,10 @@ class Service:
         except ClientGoneError:
             return
         record = self._books.open(exchange.path, exchange.raw_headers, body)
-        turn = Turn(exchange, form, self._machine, self._books, record)
+        turn = Turn(exchange, form, self._machine, self._books, self._feeds, record)
+        task = asyncio.current_task()
+        assert task is not None
+        self._live[task] = turn
         try:
             async with asyncio.timeout(MAX_CALL_S):
                 if refusal is not None:
@@ -57,13 +78,75 @@ class Service:
         except TimeoutError:
             turn.conclude("time_limit")
             await exchange.link.reset()
+        except asyncio.CancelledError:
+            if task not in self._lost:
+                raise
+            task.uncancel()
+            exchange.link.abort()
         finally:
+            del self._live[task]
+            self._lost.discard(task)
             turn.conclude("stopped")
+        self._afterwards(turn)
+
+    def restart(self) -> int:
+        """As if the process had died and come back: what is open is lost, and the counters begin anew.
+        Answers how many calls were lost."""
+        this = asyncio.current_task()
+        lost = [(task, turn) for task, turn in self._live.items() if task is not this]
+        for task, turn in lost:
+            turn.conclude("stopped")
+            self._lost.add(task)
+            task.cancel()
+        self._begin_anew(as_new_process=True)
+        self._books.injections.add("restart", lost_calls=len(lost))
+        return len(lost)
+
+    def reset_counters(self) -> None:
+        """The counters begin anew, and nothing else."""
+        self._begin_anew(as_new_process=False)
+        self._books.injections.add("counter_reset")
+
+    def _begin_anew(self, *, as_new_process: bool) -> None:
+        self._dialect.counters.begin_anew(self._dialect.make_counters(), as_new_process=as_new_process)
+
+    def _afterwards(self, turn: Turn) -> None:
+        """What the dice said of this call comes true, if it ended whole."""
+        record = turn.record
+        if turn.chance is None or record.ended not in WHOLE:
+            return
+        match turn.chance:
+            case "wrong_usage":
+                self._book_lie(record)
+            case "foreign":
+                prompt, cached, completion = draw_counts(self._dice.details)
+                bypass(
+                    self._dialect,
+                    self._feeds,
+                    self._books.injections,
+                    prompt_tokens=prompt,
+                    cached_tokens=cached,
+                    completion_tokens=completion,
+                )
+            case "restart":
+                self.restart()
+            case "counter_reset":
+                self.reset_counters()
+
+    def _book_lie(self, record: RequestRecord) -> None:
+        reported = record.reported_completion_tokens
+        if reported is not None and reported != record.generated_tokens:
+            self._books.injections.add(
+                "wrong_usage",
+                wire_id=record.wire_id,
+                reported=reported,
+                generated=record.generated_tokens,
+            )
 
     async def _answer(self, turn: Turn, form: Format, body: bytes) -> None:
         self._dialect.check_served(form.endpoint)
         request = self._read(turn, form, body)
-        directive = self._read_directive(request)
+        directive = self._with_chance(turn, request, self._read_directive(request))
         turn.describe(request, directive)
         if directive.fault is not None and await turn.fail_before(directive.fault):
             return
@@ -88,6 +171,18 @@ class Service:
         if directive.fault is None and self._behaviour.fault is not None:
             return replace(directive, fault=self._behaviour.fault)
         return directive
+
+    def _with_chance(self, turn: Turn, request: EngineRequest, directive: Directive) -> Directive:
+        """One that is told to misbehave already is left alone by the dice."""
+        turn.chance = self._dice.roll()
+        if directive.fault is not None:
+            turn.chance = None
+        if turn.chance != "wrong_usage":
+            return directive
+        if request.endpoint == "embeddings":
+            turn.chance = None
+            return directive
+        return replace(directive, fault=_lie(self._dice))
 
     def _admit(self, turn: Turn, request: EngineRequest, directive: Directive) -> Call:
         counts = request.prompt.counts
@@ -125,6 +220,11 @@ class Service:
             )
         except NoToolError as wrong:
             raise self._dialect.reject(400, f"sim: {wrong}", "sim_directive_error") from wrong
+
+
+def _lie(dice: Dice[CallFault]) -> Fault:
+    by = dice.details.randint(1, MAX_LIE_TOKENS) * dice.details.choice((-1, 1))
+    return Fault("usage_lies", number=by, text=f"usage_lies:{by:+}")
 
 
 def _finish_reason(

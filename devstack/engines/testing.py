@@ -21,6 +21,8 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from devstack.engines.directive import parse_directive
+from devstack.engines.feeds.faults import RecordFault
+from devstack.engines.feeds.options import FeedOptions
 from devstack.engines.options import (
     DEFAULT_CONTEXT_TOKENS,
     DEFAULT_MODEL,
@@ -100,7 +102,43 @@ class RunningEngine:
     def behave(self, **behaviour: float | str | bool | None) -> None:
         """Changes what the engine does from now on: fault, healthy, tokens_per_s, total_tokens_per_s,
         prefill_tokens_per_s, slots; `fault=None` ends a fault. Raises ValueError."""
-        status, answer = self._call("POST", "/sim/behave", body=json.dumps(behaviour).encode())
+        self._post("/sim/behave", behaviour)
+
+    def faults(self, *, since: int = 0) -> list[dict[str, Any]]:
+        """Injected faults so far, oldest first; fields as in `feeds.injected.Injected`."""
+        injected: list[dict[str, Any]] = json.loads(self._get(f"/sim/faults?since={since}"))
+        return injected
+
+    def feed_state(self) -> dict[str, Any]:
+        """`files` that are written by format, and of pushed feeds the records `pushed` and `pending`."""
+        state: dict[str, Any] = json.loads(self._get("/sim/feed"))
+        return state
+
+    def fail_next_record(self, fault: RecordFault) -> None:
+        """The next record of each feed meets this fault."""
+        self._post("/sim/feed", {"fault": fault})
+
+    def flush_feeds(self) -> None:
+        """Sends what waits to be pushed, and returns when it was taken or given up."""
+        self._post("/sim/feed", {"flush": True}, timeout_s=120.0)
+
+    def bypass(
+        self, *, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0, count: int = 1
+    ) -> None:
+        """So many calls of somebody who does not come through the gateway. Raises ValueError."""
+        wanted = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
+        self._post("/sim/bypass", wanted | {"cached_tokens": cached_tokens, "count": count})
+
+    def restart(self) -> None:
+        """Open calls are lost, and the counters begin anew, as those of a new process."""
+        self._post("/sim/restart", {})
+
+    def reset_counters(self) -> None:
+        """The counters begin anew in the middle of things."""
+        self._post("/sim/restart?counters=1", {})
+
+    def _post(self, path: str, body: dict[str, Any], *, timeout_s: float = CALL_TIMEOUT_S) -> None:
+        status, answer = self._call("POST", path, body=json.dumps(body).encode(), timeout_s=timeout_s)
         if status != 200:
             raise ValueError(answer.decode(errors="replace"))
 
@@ -185,12 +223,15 @@ def start_engine(
     model: str = DEFAULT_MODEL,
     seed: int | None = None,
     record: Path | None = None,
+    books_file: Path | None = None,
+    feed: FeedOptions | None = None,
     port: int | None = None,
 ) -> RunningEngine:
     """Starts a simulator on loopback and returns when it answers. Raises EngineStartError, OSError.
 
     tokens_per_s is that of a sequence which runs alone; total_tokens_per_s what all together come near to;
-    slots how many run at once. See `machine.py` and `options.py`.
+    slots how many run at once. See `machine.py` and `options.py`. `books_file` gets every finished call and
+    injected fault as a JSON line; `feed` says which usage feeds it has, and their faults.
 
     Without `port` a free one below 32768 is taken. The socket is bound here and inherited, so nobody
     can take the port in between. The process dies with the thread that calls this: call it from one
@@ -213,9 +254,11 @@ def start_engine(
             "api-key": api_key,
             "seed": seed,
             "record": record,
+            "books-file": books_file,
         }
         given = [f"--{name}={value}" for name, value in options.items() if value is not None]
         given += ["--embeddings"] if embeddings else []
+        given += [] if feed is None else feed.arguments()
         log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - it is open as long as the engine runs
         process = subprocess.Popen(
             [sys.executable, "-m", "devstack.engines", *given],

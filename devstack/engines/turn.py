@@ -10,6 +10,8 @@ from devstack.engines.decoding import decode
 from devstack.engines.dialects.base import Header
 from devstack.engines.directive import Directive, Fault
 from devstack.engines.exchange import Exchange
+from devstack.engines.feeds.faults import CallFault
+from devstack.engines.feeds.live import Feeds
 from devstack.engines.formats.base import Format, Stream
 from devstack.engines.machine import Machine
 
@@ -28,14 +30,23 @@ class Turn:
     """Its record is closed once, whatever happens."""
 
     def __init__(
-        self, exchange: Exchange, form: Format, machine: Machine, books: Books, record: RequestRecord
+        self,
+        exchange: Exchange,
+        form: Format,
+        machine: Machine,
+        books: Books,
+        feeds: Feeds,
+        record: RequestRecord,
     ) -> None:
         self.exchange = exchange
         self.record = record
+        # What the dice say of this call.
+        self.chance: CallFault | None = None
         self._form = form
         self._dialect = form.dialect
         self._machine = machine
         self._books = books
+        self._feeds = feeds
         self._call: Call | None = None
         self._holds_slots = False
         self._concluded = False
@@ -55,6 +66,7 @@ class Turn:
         self._call = call
         self._dialect.counters.admitted(call)
         self.record.wire_id = call.wire_id
+        self._feeds.opened(call)
 
     def conclude(self, ended: Ending) -> None:
         """Ends the call in counters and books, once.
@@ -72,6 +84,7 @@ class Turn:
             self._dialect.end(call)
             if self._holds_slots:
                 self._machine.leave(call)
+            self.record.told = self._feeds.ended(call, ended)
         self._books.close(self.record, ended)
 
     def refuse(self, status: int) -> None:

@@ -85,7 +85,8 @@ class SglangDialect(Dialect):
         given_id = headers.get(b"x-override-rid", b"").decode("latin-1") or body.get("rid")
         if endpoint == "embeddings":
             self._check_input_ids(body, given_id)
-        request.client_id = self._read_id(request, given_id)
+        request.client_ids = self._read_ids(request, given_id)
+        request.client_id = next(iter(request.client_ids), None)
         return request
 
     def _check_input_ids(self, body: Json, given: object) -> None:
@@ -95,17 +96,18 @@ class SglangDialect(Dialect):
             # Of chats and completions one id would do.
             raise self.reject(500, "Internal server error: The rid should be a list.", "InternalServerError")
 
-    def _read_id(self, request: EngineRequest, given: object) -> str | None:
+    def _read_ids(self, request: EngineRequest, given: object) -> tuple[str, ...]:
         if isinstance(given, list):
             if request.n > 1 or len(given) != len(request.prompt.counts):
                 raise self.reject(
                     400, "The specified rids length mismatch with the batch_size for batch processing."
                 )
-            return str(given[0])
+            return tuple(map(str, given))
         if not isinstance(given, str) or not given:
-            return None
+            return ()
         # One id for several prompts is numbered.
-        return f"{given}_0" if len(request.prompt.counts) > 1 else given
+        prompts = len(request.prompt.counts)
+        return tuple(f"{given}_{number}" for number in range(prompts)) if prompts > 1 else (given,)
 
     def target_tokens(self, request: EngineRequest, prompt_tokens: int) -> int:
         limit = self.context_tokens
