@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from models_catalog.engines.counters import ALL_DIALECTS, CounterNames, CounterReading, read_counters
 from models_catalog.engines.endpoints import PATHS, Endpoint
+from models_catalog.engines.feed_formats import GENERIC_FORMATS, FeedFormat
 from models_catalog.engines.fields import RESERVED_FIELDS
 
 
@@ -50,7 +51,8 @@ class EngineCall:
 
 class EngineAdapter(Protocol):
     """One engine. `endpoints` is what it speaks, `extra_fields` are request fields that it takes beyond the
-    common ones; `reuses_connections` says whether a connection may serve another call."""
+    common ones; `reuses_connections` says whether a connection may serve another call; `feed_formats` are the
+    ways in which it tells of single calls, its own ones first."""
 
     name: str
     endpoints: frozenset[Endpoint]
@@ -58,6 +60,7 @@ class EngineAdapter(Protocol):
     reuses_connections: bool
     metrics_path: str
     health_path: str
+    feed_formats: Sequence[FeedFormat]
 
     def write(self, call: EngineCall) -> UpstreamCall: ...
 
@@ -132,6 +135,7 @@ class OpenAIEngine:
     health_path = "/v1/models"
     # An engine that we know only as compatible may well be one of those whose counters we can read.
     counter_dialects: Sequence[CounterNames] = ALL_DIALECTS
+    feed_formats: Sequence[FeedFormat] = GENERIC_FORMATS
 
     def body(self, call: EngineCall) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -154,7 +158,8 @@ class OpenAIEngine:
         return {"stream_options": {"include_usage": True}}
 
     def headers(self, call: EngineCall) -> dict[str, str]:
-        return {"Content-Type": "application/json"}
+        # Whether the engine heeds the id or not: it, or a proxy before it, can write it into a usage feed.
+        return {"Content-Type": "application/json", "X-Request-Id": call.attempt_id}
 
     def write(self, call: EngineCall) -> UpstreamCall:
         return UpstreamCall(PATHS[call.endpoint], self.headers(call), msgspec.json.encode(self.body(call)))

@@ -14,6 +14,7 @@ from msgspec import Meta, Struct
 from models_catalog.engines.base import OpenAIEngine, UsageReport
 from models_catalog.engines.counters import LLAMACPP
 from models_catalog.engines.endpoints import Endpoint
+from models_catalog.engines.feed_formats import GENERIC_FORMATS
 
 
 class Timings(Struct):
@@ -34,6 +35,8 @@ class LlamaCppEngine(OpenAIEngine):
     health_path = "/health"
     reuses_connections = False
     counter_dialects = (LLAMACPP,)
+    # The server itself tells of no single call. A proxy in front of it could, by the ids of its answers.
+    feed_formats = GENERIC_FORMATS
     endpoints = frozenset(Endpoint)
     extra_fields: Mapping[str, Any] = {
         "repeat_penalty": Annotated[float, Meta(ge=0, le=10)] | None,

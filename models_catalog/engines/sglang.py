@@ -1,4 +1,7 @@
-"""SGLang. Our attempt id travels as `rid`; it aborts by prefix, so ids are random and of fixed length."""
+"""SGLang. Our attempt id travels as `rid`; it aborts by prefix, so ids are random and of fixed length.
+
+Where it takes no `rid` it makes ids of its own; its request log can name our X-Request-Id then.
+"""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -8,6 +11,7 @@ from msgspec import Meta
 from models_catalog.engines.base import EngineCall, OpenAIEngine
 from models_catalog.engines.counters import SGLANG
 from models_catalog.engines.endpoints import Endpoint
+from models_catalog.engines.feed_formats import GENERIC_FORMATS, FeedFormat
 
 # The others give their answers ids of their own.
 _TAKES_RID = frozenset({Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS})
@@ -17,6 +21,7 @@ class SglangEngine(OpenAIEngine):
     name = "sglang"
     health_path = "/health"
     counter_dialects = (SGLANG,)
+    feed_formats = (FeedFormat.SGLANG_LOG, FeedFormat.SGLANG_EXPORT, *GENERIC_FORMATS)
     endpoints = frozenset(Endpoint)
     extra_fields: Mapping[str, Any] = {
         "repetition_penalty": Annotated[float, Meta(gt=0, le=10)] | None,

@@ -6,15 +6,17 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from models_catalog.engines.base import EngineCall, OpenAIEngine
+from models_catalog.engines.base import OpenAIEngine
 from models_catalog.engines.counters import VLLM
 from models_catalog.engines.endpoints import Endpoint
+from models_catalog.engines.feed_formats import GENERIC_FORMATS, FeedFormat
 
 
 class VllmEngine(OpenAIEngine):
     name = "vllm"
     health_path = "/health"
     counter_dialects = (VLLM,)
+    feed_formats = (FeedFormat.VLLM_OTLP, FeedFormat.VLLM_MIDDLEWARE, *GENERIC_FORMATS)
     endpoints = frozenset(Endpoint)
     extra_fields: Mapping[str, Any] = {
         "repetition_penalty": Annotated[float, Meta(gt=0, le=10)] | None,
@@ -24,6 +26,3 @@ class VllmEngine(OpenAIEngine):
 
     def usage_options(self) -> dict[str, Any]:
         return {"stream_options": {"include_usage": True, "continuous_usage_stats": True}}
-
-    def headers(self, call: EngineCall) -> dict[str, str]:
-        return {**super().headers(call), "X-Request-Id": call.attempt_id}

@@ -20,6 +20,7 @@ BREAKS = [
     ("quotas/ledger/broken.py", "import quotas.settlement", "Layers of quotas"),
     ("quotas/models/broken.py", "import quotas.metering.facts", "Layers of quotas"),
     ("tenants/broken.py", "import channels", "Domain packages know no framework of the doors"),
+    ("models_catalog/engines/feeds/broken.py", "import django", "Engines and their feeds know no Django"),
     ("quotas/ledger/broken.py", "import stripe", "Only payments know Stripe"),
     ("portal/broken.py", "import devstack.ports", "The product does not know what starts it on a laptop"),
     ("quotas/broken.py", "import benchmarks.meters", "The product does not know what starts it on a laptop"),

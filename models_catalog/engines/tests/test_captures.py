@@ -188,10 +188,10 @@ def sent(
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("engine", ADAPTERS)
 def test_the_attempt_id_is_handed_over(engine: str, stream: bool) -> None:
-    """Where the engine takes one: in a header, in the body, or not at all."""
+    """To all in a header, whether they heed it or not, and to one in the body."""
     path, headers, body = sent(engine, stream=stream)
     assert path == "/v1/chat/completions"
-    assert headers.get("X-Request-Id") == ("att_1" if engine == "vllm" else None)
+    assert headers["X-Request-Id"] == "att_1"
     assert body.get("rid") == ("att_1" if engine == "sglang" else None)
     assert "X-Conversation-Id" not in headers
 

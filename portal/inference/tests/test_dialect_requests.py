@@ -81,7 +81,7 @@ def test_caps_ids_and_options_are_ours(dialect: Dialect, engine: str, stream: bo
         if engine == "llamacpp":
             expected["timings_per_token"] = True
     assert body == expected
-    assert headers.get("X-Request-Id") == ("att_x" if engine == "vllm" else None)
+    assert headers["X-Request-Id"] == "att_x"
 
 
 @pytest.mark.parametrize("dialect", [each for each in ALL if each is not EMBEDDINGS], ids=ids)
