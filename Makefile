@@ -40,5 +40,5 @@ bench: ## What a call costs, and whether the books are exact (ARGS='--quick', se
 	@exec $(VENV_PYTHON) -m benchmarks.run $(ARGS)
 
 clean: ## Remove .venv and every cache; instances (DATA_DIR) stay
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache staticfiles
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .test_clusters staticfiles
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

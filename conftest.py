@@ -13,12 +13,16 @@ from pathlib import Path
 
 import pytest
 
+from devstack.kept_clusters import KeptClusters
 from devstack.testing import Services, start_services
 from tests.gateway_process import RunningGateway, running_gateway
 from tests.web_process import RunningWeb, running_web
 
 SERVICES = pytest.StashKey[Services]()
 FOLDER = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
+# Tests kill processes, and what those wrote survives that without; only a machine's end would take it away.
+# Connections are made by the thousand, and their passwords guard nothing.
+_SERVER = {"fsync": "off", "scram_iterations": "1"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -26,14 +30,17 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["SLUICE_ENV"] = "test"
     os.environ["DATABASE_ROLE"] = "auth"
     folder = tempfile.TemporaryDirectory(prefix="sluice-test-", ignore_cleanup_errors=True)
-    services = start_services(Path(folder.name))
+    # Another server can be tested against, such as the lowest version that is supported.
+    other_server = os.environ.get("TEST_DATABASE_URL")
+    services = start_services(
+        Path(folder.name), postgres_settings=_SERVER, clusters=None if other_server else KeptClusters()
+    )
     config.stash[FOLDER] = folder
     config.stash[SERVICES] = services
     from portal.kit.secrets import SecretStore
 
     SecretStore.create_missing(services.secrets_dir)
-    # Another server can be tested against, such as the lowest version that is supported.
-    os.environ["DATABASE_URL"] = os.environ.get("TEST_DATABASE_URL") or services.database_url
+    os.environ["DATABASE_URL"] = other_server or services.database_url
     os.environ["VALKEY_URL"] = services.valkey_url
     os.environ["SECRETS_DIR"] = str(services.secrets_dir)
     os.environ["DJANGO_SETTINGS_MODULE"] = "portal.settings.test"
@@ -63,9 +70,13 @@ def database(services: Services) -> Iterator[None]:
     from django.db import connections
 
     call_command("migrate", database="owner", verbosity=0)
+    connections.close_all()
+    services.keep_cluster(KeptClusters())
     yield
     from quotas import audit
+    from tests.database import close_idle
 
+    close_idle()
     violated = [result for result in audit.run() if not result.holds]
     connections.close_all()
     assert not violated, f"the tests left violated invariants behind: {violated}"

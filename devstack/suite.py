@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 # How many parts run at a time: further ones would make those slow that start processes and wait for them.
 SLOTS = 2
@@ -22,7 +23,7 @@ _SUMMARY_LINE = re.compile(r"^(?:FAILED|ERROR) \S")
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """`paths` below the repository's root; a test belongs to the part that names its nearest folder."""
+    """`paths` below the repository's root; a test belongs to the part that names it or its nearest folder."""
 
     name: str
     paths: Sequence[str]
@@ -31,18 +32,28 @@ class Part:
 # The longest come first, so that no slot idles at the end.
 PARTS: Sequence[Part] = (
     Part("journeys", ("tests/journeys",)),
+    Part("every page", ("tests/journeys/test_every_page.py",)),
     Part("quotas", ("quotas",)),
-    Part("histories", ("tests/histories",)),
     Part("isolation", ("tests/isolation",)),
-    Part("faults", ("tests/faults",)),
+    Part("payments", ("quotas/payments", "quotas/books", "quotas/bundles")),
     Part("api", ("portal/api",)),
     Part("clients", ("tests/clients",)),
+    Part("faults", ("tests/faults",)),
+    Part("histories", ("tests/histories",)),
     Part(
         "data plane",
         ("portal/gateway", "portal/inference", "portal/playground", "portal/kit", "portal/tests"),
     ),
     Part(
-        "pages", ("portal/accounts", "portal/storefront", "portal/console", "portal/pages", "portal/webhooks")
+        "pages",
+        (
+            "portal/accounts",
+            "portal/storefront",
+            "portal/console",
+            "portal/pages",
+            "portal/webhooks",
+            "portal/ingest",
+        ),
     ),
     Part("backoffice", ("portal/backoffice",)),
     Part("domain", ("tenants", "models_catalog")),
@@ -51,7 +62,14 @@ PARTS: Sequence[Part] = (
 
 
 def command_of(part: Part) -> list[str]:
-    return [sys.executable, "-m", "pytest", *part.paths]
+    """pytest for this part, without what lies below its folders and belongs to another part."""
+    others = [path for other in PARTS if other is not part for path in other.paths]
+    ignored = [
+        f"--ignore={path}"
+        for path in others
+        if any(Path(folder) in Path(path).parents for folder in part.paths)
+    ]
+    return [sys.executable, "-m", "pytest", *part.paths, *ignored]
 
 
 def slots() -> int:

@@ -15,17 +15,29 @@ def part_paths() -> list[Path]:
     return [REPOSITORY / path for part in suite.PARTS for path in part.paths]
 
 
+def is_run_by(command: list[str], file: Path) -> bool:
+    """Whether pytest finds the file when it is called like that."""
+    options = [
+        REPOSITORY / word.removeprefix("--ignore=") for word in command if word.startswith("--ignore=")
+    ]
+    paths = [REPOSITORY / word for word in command[3:] if not word.startswith("-")]
+    here = (file, *file.parents)
+    return any(path in here for path in paths) and not any(path in here for path in options)
+
+
 def test_every_test_file_is_in_one_part() -> None:
     roots = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
     files = [path for root in roots["testpaths"] for path in (REPOSITORY / root).rglob("test_*.py")]
     assert len(files) > 100
-    paths = part_paths()
-    lost = {
-        str(file): len(owners)
-        for file in files
-        if len(owners := [path for path in paths if path == file or path in file.parents]) != 1
-    }
-    assert lost == {}
+    commands = [suite.command_of(part) for part in suite.PARTS]
+    times = {str(file): sum(is_run_by(command, file) for command in commands) for file in files}
+    assert {file: count for file, count in times.items() if count != 1} == {}
+
+
+def test_a_part_leaves_out_what_another_one_names() -> None:
+    by_name = {part.name: suite.command_of(part) for part in suite.PARTS}
+    assert "--ignore=tests/journeys/test_every_page.py" in by_name["journeys"]
+    assert not [word for word in by_name["every page"] if word.startswith("--ignore")]
 
 
 def test_every_path_of_a_part_exists() -> None:

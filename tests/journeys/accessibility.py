@@ -17,6 +17,16 @@ _GRAVE: Final = ("serious", "critical")
 _MAX_TABS: Final = 400
 _TAGS: Final = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
+# All that axe says of a page is so much that passing it on takes as long as finding it.
+_VIOLATIONS: Final = """async ([only, grave]) => {
+  const said = await axe.run(document, {resultTypes: ["violations"], runOnly: only});
+  return said.violations.filter((rule) => grave.includes(rule.impact)).map((rule) => ({
+    id: rule.id,
+    impact: rule.impact,
+    places: rule.nodes.map((node) => `${node.target.join(" ")}: ${node.failureSummary}`.slice(0, 400)),
+  }));
+}"""
+
 
 @dataclass(frozen=True, slots=True)
 class Violation:
@@ -36,23 +46,16 @@ def _axe() -> str:
 def find_violations(page: Page, rules: Sequence[str] | None = None) -> list[Violation]:
     """Serious and critical violations of the page as it is now. rules: only these; None: all of WCAG's."""
     # Evaluated through the browser's own door, so the page's policy for scripts does not matter.
-    page.evaluate(_axe())
+    if page.evaluate("() => typeof axe") == "undefined":
+        page.evaluate(_axe())
     found = page.evaluate(
-        "(only) => axe.run(document, {resultTypes: ['violations'], runOnly: only})",
-        {"type": "tag", "values": _TAGS} if rules is None else {"type": "rule", "values": list(rules)},
+        _VIOLATIONS,
+        [
+            {"type": "tag", "values": _TAGS} if rules is None else {"type": "rule", "values": list(rules)},
+            _GRAVE,
+        ],
     )
-    return [
-        Violation(
-            rule["id"],
-            rule["impact"],
-            tuple(
-                f"{' '.join(map(str, node['target']))}: {node['failureSummary']}"[:400]
-                for node in rule["nodes"]
-            ),
-        )
-        for rule in found["violations"]
-        if rule["impact"] in _GRAVE
-    ]
+    return [Violation(rule["id"], rule["impact"], tuple(rule["places"])) for rule in found]
 
 
 def too_wide(page: Page) -> list[str]:
@@ -134,7 +137,10 @@ _COLLECT = """() => {
 _STEP = """() => {
   const element = document.activeElement;
   if (!element || element === document.body) return "out";
-  if (window.__reached.has(element)) return "again";
+  // A date has a stop for each of its parts.
+  const isSameDate = element.type === "date" && element === window.__last;
+  if (window.__reached.has(element)) return isSameDate ? "" : "again";
+  window.__last = element;
   window.__reached.add(element);
   const style = getComputedStyle(element);
   const isMarked = (style.outlineStyle !== "none" && parseFloat(style.outlineWidth) > 0) ||

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -63,13 +64,44 @@ def visits(
 ) -> Iterator[Visits]:
     """Windows of one test. Afterwards nothing may have gone wrong in them that was not expected."""
     opened = Visits(browser, web.url)
+    with attended(opened, web):
+        yield opened
+        _photograph_failure(opened, artifacts, request)
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def lasting_visits(browser: Browser, web: RunningWeb) -> Iterator[Visits]:
+    """Windows that stay open for all tests of a module; `windows` attends to them for one test."""
+    opened = Visits(browser, web.url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def windows(
+    lasting_visits: Visits, web: RunningWeb, artifacts: Path, request: pytest.FixtureRequest
+) -> Iterator[Visits]:
+    """The module's windows, empty before and after a test; nothing may have gone wrong in them meanwhile."""
+    with attended(lasting_visits, web):
+        yield lasting_visits
+        _photograph_failure(lasting_visits, artifacts, request)
+        lasting_visits.leave()
+
+
+@contextmanager
+def attended(opened: Visits, web: RunningWeb) -> Iterator[None]:
+    """Errors: AssertionError for what goes wrong in the windows, or in the web process, during the block."""
     # What other tests have caused is not this test's fault; the end of the session shows it.
     before = len(web.alarms())
-    yield opened
-    if request.node.stash.get(FAILED, True):
-        opened.photograph(artifacts / "failed", request.node.name.replace("/", "_"))
-    opened.close()
+    yield
     alarms = web.alarms()[before:]
     web.reported.update(alarms)
-    assert not opened.complaints.heard, "\n".join(["the pages complained:", *opened.complaints.heard])
+    heard = opened.complaints.take()
+    assert not heard, "\n".join(["the pages complained:", *heard])
     assert not alarms, "\n".join(["the web process logged:", *alarms])
+
+
+def _photograph_failure(opened: Visits, artifacts: Path, request: pytest.FixtureRequest) -> None:
+    if request.node.stash.get(FAILED, True):
+        opened.photograph(artifacts / "failed", request.node.name.replace("/", "_"))

@@ -1,20 +1,27 @@
-"""Every page in both themes and languages: no barrier, nothing too wide for a phone, a picture of each."""
+"""Every page in both themes and languages: no barrier, nothing too wide for a phone, a picture of each.
+
+Each visitor has one window for all pages, as people have. A page is loaded once in each language, in another
+theme each time, and asked for everything there; pictures of the other theme are taken after changing only
+the attribute that a theme is (templates/layouts/base.html).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from django.conf import settings
 from django.urls import reverse
-from playwright.sync_api import Page
+from playwright.sync_api import Page, ViewportSize
 
 from portal.backoffice.tests.people import make_operator, next_totp_code
 from portal.backoffice.tests.people import sign_in as sign_operator_in
 from tests.isolation.cases import ARGUMENT_KINDS
 from tests.isolation.worlds import World, make_world
 from tests.journeys.accessibility import find_violations, small_targets, too_wide, walk_by_keyboard
+from tests.journeys.album import photograph
 from tests.journeys.backstage import Backstage
 from tests.journeys.hooks import assert_speaks
 from tests.journeys.pages import (
@@ -30,8 +37,7 @@ from tests.journeys.visits import LANGUAGES, THEME_COOKIE, THEMES, Visits
 from tests.people import PASSWORD, session_cookie, signed_in
 from tests.routes import Route, every_route
 
-PHONE_PX, DESK_PX = 360, 1280
-PICTURE_PX = 10_000
+PHONE, DESK = ViewportSize(width=360, height=740), ViewportSize(width=1280, height=800)
 PAGES = every_page()
 
 
@@ -76,31 +82,51 @@ def test_every_address_has_a_visitor_or_a_reason() -> None:
     assert not gone, f"entries for pages that are no more: {gone}"
 
 
+@pytest.fixture(scope="module")
+def window_of(lasting_visits: Visits, looking: Looking) -> Callable[[Visitor], Page]:
+    """The window of a visitor, which opens when it is first asked for."""
+    opened: dict[Visitor, Page] = {}
+
+    def find(visitor: Visitor) -> Page:
+        if visitor not in opened or opened[visitor].is_closed():
+            opened[visitor] = lasting_visits.open(session=looking.sessions[visitor])
+        return opened[visitor]
+
+    return find
+
+
 @pytest.mark.parametrize("route", PAGES, ids=lambda route: route.name)
-def test_a_page_without_barriers(route: Route, visits: Visits, looking: Looking, artifacts: Path) -> None:
+def test_a_page_without_barriers(
+    route: Route,
+    windows: Visits,
+    window_of: Callable[[Visitor], Page],
+    looking: Looking,
+    artifacts: Path,
+) -> None:
     visitor = visitor_of(route)
     assert visitor is not None
-    page = visits.open(session=looking.sessions[visitor])
+    page = window_of(visitor)
+    page.set_viewport_size(DESK)
     ids = looking.world.ids
     url = route.url({name: ids[ARGUMENT_KINDS[name]] for name in route.arguments})
+    folder = artifacts / "pages" / route.name.replace(":", "-")
     problems: list[str] = []
-    for language in LANGUAGES:
-        for theme in THEMES:
-            _look(page, url, language, theme)
-            _photograph(page, route, artifacts, language, theme)
-            # A theme changes colours only, so the other rules are asked once a language.
-            rules = ("color-contrast",) if theme == "dark" else None
-            problems += [f"{language} {theme}: {violation}" for violation in find_violations(page, rules)]
+    for language, theme in zip(LANGUAGES, THEMES, strict=True):
+        _look(page, windows.url, url, language, theme)
+        problems += [f"{language} {theme}: {violation}" for violation in find_violations(page)]
         try:
             if route.name not in IN_ENGLISH:
                 assert_speaks(page, language)
         except AssertionError as wrong:
             problems.append(f"{language}: {wrong}")
-        page.set_viewport_size({"width": PHONE_PX, "height": 740})
+        for worn in THEMES:
+            _wear(page, worn)
+            photograph(page, folder / f"{language}-{worn}-{DESK['width']}.png")
+        page.set_viewport_size(PHONE)
         problems += [f"{language}: on a phone: {one}" for one in too_wide(page)]
         problems += [f"{language}: too small to hit: {target}" for target in small_targets(page)]
-        _photograph(page, route, artifacts, language, THEMES[-1])
-        page.set_viewport_size({"width": DESK_PX, "height": 800})
+        photograph(page, folder / f"{language}-{THEMES[-1]}-{PHONE['width']}.png")
+        page.set_viewport_size(DESK)
     if route.name in BY_KEYBOARD:
         missed, unmarked = walk_by_keyboard(page)
         problems += [f"not reached by keyboard: {one}" for one in missed]
@@ -108,26 +134,24 @@ def test_a_page_without_barriers(route: Route, visits: Visits, looking: Looking,
     assert not problems, "\n".join([url, *problems])
 
 
-def _look(page: Page, url: str, language: str, theme: str) -> None:
+def _look(page: Page, portal: str, url: str, language: str, theme: str) -> None:
     chosen = {settings.LANGUAGE_COOKIE_NAME: language, THEME_COOKIE: theme}
-    origin = page.evaluate("() => location.origin")
-    if origin == "null":
-        page.goto(url)
-        origin = page.evaluate("() => location.origin")
     page.context.add_cookies(
-        [{"name": name, "value": value, "url": origin} for name, value in chosen.items()]
+        [{"name": name, "value": value, "url": portal} for name, value in chosen.items()]
     )
     answer = page.goto(url)
     assert answer is not None
     assert answer.status == 200, f"{url} answered {answer.status}"
-    assert answer.url.endswith(url), f"{url} led to {answer.url}"
+    assert answer.url == portal + url, f"{url} led to {answer.url}"
+    assert page.locator("html").get_attribute("data-theme") == theme, f"{url} is not {theme}"
 
 
-def _photograph(page: Page, route: Route, artifacts: Path, language: str, theme: str) -> None:
-    width = (page.viewport_size or {"width": 0})["width"]
-    folder = artifacts / "pages" / route.name.replace(":", "-")
-    folder.mkdir(parents=True, exist_ok=True)
-    # Other tests leave backends and models behind; a page that lists them all is more than a picture holds.
-    height_px = page.evaluate("() => document.documentElement.scrollHeight")
-    is_whole = height_px <= PICTURE_PX
-    page.screenshot(path=folder / f"{language}-{theme}-{width}.png", full_page=is_whole)
+def _wear(page: Page, theme: str) -> None:
+    """Puts a theme on, as base.html does, and waits until it is drawn."""
+    page.evaluate(
+        """async (theme) => {
+          document.documentElement.dataset.theme = theme;
+          for (let frame = 0; frame < 2; frame++) await new Promise(requestAnimationFrame);
+        }""",
+        theme,
+    )

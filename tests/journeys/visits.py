@@ -50,6 +50,13 @@ class Complaints:
         if not any(pattern.search(complaint) for pattern in self._expected):
             self.heard.append(complaint)
 
+    def take(self) -> list[str]:
+        """What was heard; from now on nothing has been, and nothing is expected."""
+        heard = list(self.heard)
+        self.heard.clear()
+        self._expected.clear()
+        return heard
+
 
 @dataclass
 class Visits:
@@ -100,16 +107,23 @@ class Visits:
         for context in self.contexts:
             context.close()
 
+    def leave(self) -> None:
+        """Empties every window, so that no page goes on asking for news."""
+        for page in self._pages():
+            page.goto("about:blank")
+
     def photograph(self, folder: Path, name: str) -> None:
         """A picture of every open window, for whoever has to find out what went wrong."""
         folder.mkdir(parents=True, exist_ok=True)
-        pages = [page for context in self.contexts for page in context.pages if not page.is_closed()]
-        for number, page in enumerate(pages):
+        for number, page in enumerate(self._pages()):
             try:
                 page.screenshot(path=folder / f"{name}-{number}.png", full_page=True)
             except Error:
                 # A window that hangs is no reason to lose the pictures of the others.
                 continue
+
+    def _pages(self) -> list[Page]:
+        return [page for context in self.contexts for page in context.pages if not page.is_closed()]
 
     def _set_cookie(self, context: BrowserContext, name: str, value: str) -> None:
         context.add_cookies([{"name": name, "value": value, "url": self.url}])
