@@ -85,7 +85,7 @@ def portal_application(port: int, data_dir: DataDir) -> Application:
             ),
             # Threads, not a pool of processes: nothing can outlive the worker. Money has a worker of its own,
             # so that a mail server which does not answer keeps no hold from being resolved; so have calls to
-            # Stripe.
+            # Stripe, and usage feeds, which may come by the million.
             *(
                 Process(
                     name,
@@ -105,6 +105,7 @@ def portal_application(port: int, data_dir: DataDir) -> Application:
                     ("worker", "default", "4"),
                     ("ledger", "ledger", "2"),
                     ("payments", "payments", "3"),
+                    ("reconciliation", "reconciliation", "2"),
                 )
             ),
             Process("beat", (*celery, "beat", "-s", str(data_dir.run / "beat-schedule"), "--pidfile=")),

@@ -66,6 +66,8 @@ def main(argv: Sequence[str]) -> int:
     if what == "test" and pytest_arguments:
         checks.append(Check("pytest", (sys.executable, "-m", "pytest", *pytest_arguments)))
     environment = {**os.environ, "SLUICE_ENV": "test", "PYTHONUNBUFFERED": "1"}
+    # Dozens of sessions and processes begin, each of which would compile all of its modules again.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     interrupted = threading.Event()
     # Ctrl-C reaches the running check by itself; we show what it still prints, and run no other.
     signal.signal(signal.SIGINT, lambda number, frame: interrupted.set())

@@ -3,7 +3,7 @@
 - instance.env: what this instance's processes are told (0600); demo.env: written by `manage.py seed` (0600)
 - services.json: ports and passwords of the embedded services (0600)
 - secrets/: peppers and key ring; logs/: one file a process; run/: process ids and the lock (all 0700)
-- postgres/, valkey/, stripe/, lib/: what the embedded services keep
+- postgres/, valkey/, stripe/, lib/: what the embedded services keep; feeds/: of the simulated engine
 """
 
 from __future__ import annotations

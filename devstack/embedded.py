@@ -11,6 +11,7 @@ from devstack.model_server import ModelServer
 from devstack.postgres import Postgres
 from devstack.process import Pause
 from devstack.service import Service
+from devstack.simulated_engine import SimulatedEngine
 from devstack.stripe_standin.service import StripeStandin
 from devstack.valkey import Valkey
 
@@ -19,8 +20,11 @@ _SERVICES: Sequence[tuple[str, type[Service]]] = (
     ("DATABASE_URL", Postgres),
     ("VALKEY_URL", Valkey),
     ("CATALOG_FILE", ModelServer),
+    ("CATALOG_FILE", SimulatedEngine),
     ("STRIPE_SECRET_KEY", StripeStandin),
 )
+# What the built-in catalog sells.
+_MODELS: tuple[type[Service], ...] = (ModelServer, SimulatedEngine)
 
 
 class EmbeddedServices:
@@ -32,7 +36,7 @@ class EmbeddedServices:
         self.services: list[Service] = [
             service_class(data_dir, port_seed=port_seed, avoid_ports=(port_seed, port_seed + 1), pause=pause)
             for variable, service_class in _SERVICES
-            if not os.environ.get(variable) and (with_model or service_class is not ModelServer)
+            if not os.environ.get(variable) and (with_model or service_class not in _MODELS)
         ]
 
     def start(self, started: Callable[[Service], None] = lambda service: None) -> None:
@@ -59,4 +63,4 @@ class EmbeddedServices:
 
 def named_by_environment() -> list[str]:
     """The variables that name a server of the operator's own, so that we start none."""
-    return [variable for variable, _ in _SERVICES if os.environ.get(variable)]
+    return [variable for variable in dict(_SERVICES) if os.environ.get(variable)]

@@ -13,11 +13,12 @@ from itertools import chain
 
 HOST = "127.0.0.1"
 _FIRST, _END = 28_000, 32_768
+# An instance takes two ports of its own, so there are twice as many for what it starts.
 _PORTS_PER_INSTANCE = 4
 
 
 def first_choice(seed: int, slot: int) -> int:
-    """A port that depends only on `seed` (say, the instance's own port) and the service's slot (0 to 3)."""
+    """A port that depends only on `seed` (say, the instance's own port) and the service's slot (0 to 4)."""
     return _FIRST + (seed * _PORTS_PER_INSTANCE) % (_END - _FIRST - _PORTS_PER_INSTANCE) + slot
 
 

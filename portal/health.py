@@ -9,6 +9,7 @@ from django.db import DatabaseError, connections
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from portal.kit import metrics, valkey
+from quotas.reconciliation import measures
 
 
 def healthz(_request: HttpRequest) -> HttpResponse:
@@ -46,5 +47,6 @@ def metrics_page(request: HttpRequest) -> HttpResponse:
         allowed = request.META.get("REMOTE_ADDR") in {"127.0.0.1", "::1"}
     if not allowed:
         return HttpResponse(status=404)
+    measures.refresh()
     body, content_type = metrics.render()
     return HttpResponse(body, content_type=content_type)

@@ -13,6 +13,7 @@ urlpatterns = [
     path("", include("portal.backoffice.urls")),
     path("", include("portal.api.urls")),
     path("", include("portal.webhooks.urls")),
+    path("", include("portal.ingest.urls")),
     path("healthz", health.healthz, name="healthz"),
     path("readyz", health.readyz, name="readyz"),
     path("metrics", health.metrics_page, name="metrics"),

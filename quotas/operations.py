@@ -10,7 +10,7 @@ from django.db.models import Q
 from portal.kit.ids import PREFIXES, public_id
 from quotas import settlement
 from quotas.ledger import operations as ledger
-from quotas.models import WelcomeGrant, WelcomeState
+from quotas.models import CreditLot, WelcomeGrant, WelcomeState
 from quotas.welcome import policy as welcome_policy
 from quotas.welcome.policy import WelcomePolicy
 from tenants import operations as tenant_operations
@@ -41,9 +41,13 @@ class WelcomeCredit:
 
 @dataclass(frozen=True, slots=True)
 class WelcomeOffer:
-    """Free credit that a new organization gets when its owner has verified an e-mail address."""
+    """Free credit that a new organization gets when its owner has verified an e-mail address.
+
+    lasts_days: what is left of it so long after it was given goes; 0 for never.
+    """
 
     amount_nanos: int
+    lasts_days: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +106,7 @@ def open_tenant(
                         user_id=owner_id,
                         currency=currency,
                         amount_nanos=welcome.amount_nanos,
+                        lasts_days=welcome.lasts_days,
                     )
                 ],
                 ignore_conflicts=True,
@@ -160,6 +165,17 @@ def sweep_expired_holds(*, lease_s: int) -> settlement.SweepReport:
     """Resolve every hold whose lease is over. Safe to run twice and beside itself."""
     with role_scope("dataplane"):
         return settlement.sweep_expired_holds(lease_s=lease_s)
+
+
+def expire_credit(*, now: datetime) -> int:
+    """Take back what has expired of all organizations' free credit; of how many some went. Safe to run twice
+    and beside itself; what calls under way hold goes at a later run."""
+    gone = 0
+    with role_scope("operator"):
+        due = CreditLot.objects.filter(left_nanos__gt=0, expires_at__lte=now)
+        for tenant_id in list(due.order_by("tenant_id").values_list("tenant_id", flat=True).distinct()):
+            gone += ledger.expire_lots(tenant_id=tenant_id) > 0
+    return gone
 
 
 def make_partitions(*, days_ahead: int = 7) -> int:
@@ -237,6 +253,7 @@ def _note(
             amount_nanos=grant.amount_nanos,
             key=_welcome_transfer(grant.tenant_id),
             reason="Welcome credit",
+            expires_at=now + timedelta(days=grant.lasts_days) if grant.lasts_days else None,
         )
 
 

@@ -10,6 +10,7 @@ from django.conf import settings
 
 from models_catalog.pricing import notices
 from quotas import audit, operations
+from quotas.bundles import operations as bundles
 from quotas.business import operations as allocation
 from quotas.business import queries as business
 from quotas.limits import alerts, promotion
@@ -23,7 +24,13 @@ from quotas.payments import (
     sending,
     stripe_books,
 )
+from quotas.reconciliation import notices as corrections
 from quotas.reconciliation import operations as reconciliation
+from quotas.reconciliation.corrections import post_due_corrections
+from quotas.reconciliation.ingest import folders
+from quotas.reconciliation.matching import match_again
+from quotas.reconciliation.policy import correction_policy
+from quotas.reconciliation.windows import operations as windows
 from quotas.replay import operations as replays
 from tenants import queries as tenant_queries
 from tenants.scope import role_scope
@@ -32,6 +39,10 @@ logger = logging.getLogger(__name__)
 
 # Longer than most calls last and than most workers are away.
 ALERTS_LOOK_BACK: Final = timedelta(hours=2)
+# Of one feed at a time, so that one with a backlog keeps the others waiting no longer than this.
+FEED_SLICE_S: Final = 20.0
+FEEDS_S: Final = 200.0
+CORRECTIONS_A_RUN: Final = 20_000
 
 
 @shared_task(queue="ledger", soft_time_limit=100, time_limit=120)  # type: ignore[untyped-decorator]
@@ -42,6 +53,15 @@ def sweep_expired_holds(**_: Any) -> None:
             "quotas.holds.swept",
             extra={"found": report.found, "resolved": report.resolved, "left": report.left},
         )
+
+
+@shared_task(queue="ledger", soft_time_limit=100, time_limit=120)  # type: ignore[untyped-decorator]
+def expire_credit(**_: Any) -> None:
+    with role_scope("operator"):
+        now = tenant_queries.database_time()
+    gone = operations.expire_credit(now=now)
+    if gone:
+        logger.info("quotas.credit.expired", extra={"organizations": gone})
 
 
 @shared_task(queue="default", soft_time_limit=50, time_limit=60)  # type: ignore[untyped-decorator]
@@ -74,6 +94,52 @@ def thin_counter_samples(**_: Any) -> None:
         logger.info("quotas.counters.thinned", extra={"count": gone})
 
 
+# Feeds have a queue of their own: a week's backlog keeps neither holds nor mails waiting.
+@shared_task(queue="reconciliation", soft_time_limit=240, time_limit=270)  # type: ignore[untyped-decorator]
+def tail_feeds(**_: Any) -> None:
+    report = folders.tail_feeds(slice_s=FEED_SLICE_S, total_s=FEEDS_S)
+    if report.taken.quarantined or report.failed:
+        logger.warning(
+            "quotas.feeds.not_read", extra={"quarantined": report.taken.quarantined, "failed": report.failed}
+        )
+    if report.taken.inserted:
+        logger.info("quotas.feeds.read", extra={"records": report.taken.inserted, "left": report.left})
+    if report.taken.mismatched:
+        match_feeds.delay()
+
+
+@shared_task(queue="reconciliation", soft_time_limit=240, time_limit=270)  # type: ignore[untyped-decorator]
+def match_feeds(**_: Any) -> None:
+    """What came early or was settled late is judged anew, and what is due is corrected."""
+    with role_scope("operator"):
+        now = tenant_queries.database_time()
+    again = match_again(now=now, policy=correction_policy())
+    report = post_due_corrections(now=now, limit=CORRECTIONS_A_RUN)
+    if again or report.calls:
+        logger.info(
+            "quotas.feeds.matched",
+            extra={
+                "again": again,
+                "corrected": report.corrected,
+                "explained": report.explained,
+                "waiting": report.waiting,
+                "left": report.left,
+            },
+        )
+
+
+@shared_task(queue="reconciliation", soft_time_limit=240, time_limit=270)  # type: ignore[untyped-decorator]
+def reconcile_windows(**_: Any) -> None:
+    """Control totals of the counters, and closing of what the feeds have said all of."""
+    report = windows.reconcile_windows(now=_database_time())
+    if report.suspense_tokens:
+        logger.warning(
+            "quotas.windows.suspense", extra={"closed": report.closed, "tokens": report.suspense_tokens}
+        )
+    elif report.closed:
+        logger.info("quotas.windows.closed", extra={"closed": report.closed})
+
+
 @shared_task(queue="default", soft_time_limit=100, time_limit=120)  # type: ignore[untyped-decorator]
 def raise_budget_alerts(**_: Any) -> None:
     with role_scope("operator"):
@@ -86,6 +152,12 @@ def raise_all_budget_alerts(**_: Any) -> None:
     """What the frequent task did not see: it was not there for hours, or usage came late."""
     with role_scope("operator"):
         _report_alerts(alerts.raise_budget_alerts(now=tenant_queries.database_time()))
+
+
+@shared_task(queue="default", soft_time_limit=100, time_limit=120)  # type: ignore[untyped-decorator]
+def tell_corrections(**_: Any) -> None:
+    with role_scope("operator"):
+        corrections.tell_corrections(now=tenant_queries.database_time())
 
 
 @shared_task(queue="default", soft_time_limit=280, time_limit=300)  # type: ignore[untyped-decorator]
@@ -121,6 +193,26 @@ def sweep_price_replays(**_: Any) -> None:
     with role_scope("operator"):
         for replay_id in replays.sweep_replays(now=tenant_queries.database_time()):
             replays.wake(replay_id=replay_id)
+
+
+# A million calls take a minute or two where nothing else runs.
+@shared_task(queue="default", soft_time_limit=840, time_limit=870)  # type: ignore[untyped-decorator]
+def make_bill_bundle(bundle_id: str, **_: Any) -> None:
+    bundles.run_bundle(
+        bundle_id=UUID(bundle_id),
+        secrets=settings.SECRET_STORE,
+        issuer=settings.PORTAL_URL,
+        grace=timedelta(seconds=settings.TUNING["SLUICE_INVOICE_GRACE_S"]),
+        now=_database_time(),
+    )
+
+
+@shared_task(queue="default", soft_time_limit=50, time_limit=60)  # type: ignore[untyped-decorator]
+def sweep_bill_bundles(**_: Any) -> None:
+    kept = timedelta(days=settings.TUNING["SLUICE_BUNDLE_DAYS"])
+    with role_scope("operator"):
+        for bundle_id in bundles.sweep_bundles(now=tenant_queries.database_time(), kept=kept):
+            bundles.wake(bundle_id=bundle_id)
 
 
 @shared_task(queue="default", soft_time_limit=100, time_limit=120)  # type: ignore[untyped-decorator]

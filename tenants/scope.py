@@ -82,11 +82,11 @@ def tenant_scope(tenant_id: UUID) -> Iterator[None]:
 
 @contextmanager
 def role_scope(role: str) -> Iterator[None]:
-    """A scope that crosses organizations, as the operator, auth, dataplane or owner role.
+    """A scope that crosses organizations, as the operator, auth, dataplane, ingest or owner role.
 
     What such a role may touch is decided by its grants and policies in the database.
     """
-    if role not in {"operator", "auth", "dataplane", "owner"}:
+    if role not in {"operator", "auth", "dataplane", "ingest", "owner"}:
         raise ValueError(f"no scope crosses organizations as {role!r}")
     token = _current.set(Scope(role))
     try:

@@ -84,7 +84,14 @@ def running_celery(folder: Path, *, with_beat: bool = False, **environment: str)
     Call it from the main thread. Errors: AssertionError when the worker does not become ready.
     """
     environment = _ROLE | environment
-    options = ("-Q", "default,ledger,payments", "--loglevel", "INFO", "--without-gossip", "--without-mingle")
+    options = (
+        "-Q",
+        "default,ledger,payments,reconciliation",
+        "--loglevel",
+        "INFO",
+        "--without-gossip",
+        "--without-mingle",
+    )
     worker = _spawn(
         "worker", folder, environment, "worker", "--pool", "threads", "--concurrency", "2", *options
     )

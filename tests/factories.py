@@ -25,6 +25,7 @@ from models_catalog.models import (
     PriceVersion,
     ServingBackend,
     ServingPool,
+    UsageFeed,
 )
 from portal.kit.clock import utc_now
 from portal.kit.ids import PREFIXES, public_id, uuid7
@@ -179,6 +180,12 @@ def disable_distant_backends() -> None:
     with role_scope("operator"):
         distant = ServingBackend.objects.exclude(base_url__startswith="http://127.0.0.1:")
         distant.update(state=FleetState.DISABLED)
+
+
+def silence_feeds() -> None:
+    """Those that tests have made up: nothing comes from them, and invoices would wait for it."""
+    with role_scope("operator"):
+        UsageFeed.objects.filter(is_enabled=True).update(is_enabled=False)
 
 
 def make_backend(

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -182,3 +183,17 @@ def test_model_server_wants_its_key_and_answers(tmp_path):
         assert completion["choices"][0]["message"]["content"]
         assert completion["usage"]["completion_tokens"] > 0
         assert [ask(authority, key, path)[0] for path in ("/metrics", "/slots", "/props")] == [200, 200, 200]
+        simulated_engine_wants_its_key_and_writes_a_feed(values)
+
+
+def simulated_engine_wants_its_key_and_writes_a_feed(values: dict[str, str]) -> None:
+    authority, key = (
+        values["DEVSTACK_SIMULATED_URL"].removeprefix("http://"),
+        values["DEVSTACK_SIMULATED_KEY"],
+    )
+    question = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4, "rid": "first"}
+    assert ask(authority, "wrong", "/v1/chat/completions", json.dumps(question))[0] == 401
+    status, answer = ask(authority, key, "/v1/chat/completions", json.dumps(question))
+    assert (status, json.loads(answer)["usage"]["completion_tokens"]) == (200, 4)
+    (log,) = Path(values["DEVSTACK_SIMULATED_FEED"]).glob("*.log")
+    assert b'"event": "request.received", "rid": "first"' in log.read_bytes()

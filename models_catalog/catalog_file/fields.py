@@ -170,6 +170,21 @@ class Fields:
                 found.append(node.text)
         return found
 
+    def pairs(self, name: str, *, limit: int, high: int) -> dict[str, str]:
+        """A mapping of texts to texts, whose names are the file's own."""
+        node = self._mapping.items.get(name)
+        if node is None:
+            return {}
+        if not isinstance(node, MappingNode):
+            self.wrong(name, "must be a mapping of texts")
+            return {}
+        if len(node.items) > limit:
+            self.wrong(name, f"must have at most {limit} entries")
+            return {}
+        inside = Fields(node, self.at(name), self.problems, tuple(node.items))
+        found = {key: inside.text(key, high=high) for key in node.items}
+        return {key: text for key, text in found.items() if text is not None}
+
     def scalar(self, name: str, *, required: bool = False) -> ScalarNode | None:
         """The value as written, for fields with a syntax of their own."""
         return self._scalar(name, required=required)

@@ -27,16 +27,18 @@ from models_catalog.catalog_file.wanted import (
     Values,
     WantedBackend,
     WantedCatalog,
+    WantedFeed,
     WantedModel,
     WantedPrice,
 )
-from models_catalog.models import CatalogModel, Deployment, ModelAlias, ServingBackend, ServingPool
+from models_catalog.engines.feeds import BadFeedOptions, FeedFormat, parse_options
+from models_catalog.models import CatalogModel, Deployment, ModelAlias, ServingBackend, ServingPool, UsageFeed
 from portal.kit.secrets import SecretError, SecretStore
 
 RowT = TypeVar("RowT", bound=models.Model)
 
-# Texts too long for a line of output; that they changed is all it says.
-_LONG_FIELDS = frozenset({"description", "configuration"})
+# What is too long for a line of output; that it changed is all that is said.
+_LONG_FIELDS = frozenset({"description", "configuration", "columns"})
 
 
 def check_references(wanted: WantedCatalog, state: CatalogState, problems: Problems, *, using: str) -> None:
@@ -110,6 +112,25 @@ class Plan:
             notes=notes,
         )
         self._state.backends[wanted.code] = row
+        for feed in wanted.feeds:
+            self._compare_feed(feed, row)
+
+    def _compare_feed(self, wanted: WantedFeed, backend: ServingBackend) -> None:
+        held = self._state.feeds.get(wanted.code)
+        if held is not None and held.backend_id != backend.id:
+            self._problems.add(wanted.place, "the code is that of another backend's feed")
+            return
+        row = self._upsert(
+            f"feed {wanted.code}",
+            wanted.place,
+            held,
+            UsageFeed(code=wanted.code, backend=backend),
+            wanted.values,
+        )
+        try:
+            parse_options(FeedFormat(row.format), {**row.columns, "time_zone": row.time_zone})
+        except BadFeedOptions as error:
+            self._problems.add(wanted.place, str(error))
 
     def _credential_of(self, backend: ServingBackend | None) -> str | None:
         """The stored credential, or None when it cannot be opened, so that the file's replaces it."""

@@ -18,6 +18,7 @@ from models_catalog.models import (
     PriceVersion,
     ServingBackend,
     ServingPool,
+    UsageFeed,
 )
 from models_catalog.pricing.storage import read_contents
 
@@ -32,6 +33,7 @@ class CatalogState:
     deployments: dict[tuple[UUID, UUID], Deployment]
     versions: dict[tuple[UUID, str], list[Published]]
     aliases: dict[str, ModelAlias]
+    feeds: dict[str, UsageFeed]
 
 
 def read_state(wanted: WantedCatalog) -> CatalogState:
@@ -60,6 +62,12 @@ def read_state(wanted: WantedCatalog) -> CatalogState:
             for alias in ModelAlias.objects.filter(
                 Q(model__in=models.values()) | Q(name__in=names)
             ).select_related("model")
+        },
+        feeds={
+            feed.code: feed
+            for feed in UsageFeed.objects.filter(
+                code__in=[feed.code for backend in wanted.backends for feed in backend.feeds]
+            )
         },
     )
 

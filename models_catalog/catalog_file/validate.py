@@ -15,6 +15,7 @@ from models_catalog.catalog_file.validate_addresses import (
     read_aliases,
     read_successor,
 )
+from models_catalog.catalog_file.validate_feeds import CODE, CODE_FORM, read_feeds
 from models_catalog.catalog_file.validate_prices import read_prices
 from models_catalog.catalog_file.wanted import (
     Reading,
@@ -38,8 +39,6 @@ MAX_ENTRIES = 1000
 MAX_DEPLOYMENTS = 200
 MAX_CONTEXT_TOKENS = 20_000_000
 
-CODE = r"[A-Za-z0-9_-]+"
-CODE_FORM = "of letters, digits, hyphens and underscores"
 SLUG = r"[a-z0-9][a-z0-9._-]*/[a-z0-9][a-z0-9._:-]*"
 SLUG_FORM = "vendor/name in lower-case letters, digits, dots, hyphens and underscores"
 
@@ -57,13 +56,14 @@ def read_catalog(root: Node, reading: Reading) -> WantedCatalog:
     models: list[WantedModel] = []
     pool_codes: set[str] = set()
     backend_codes: set[str] = set()
+    feed_codes: set[str] = set()
     slugs: set[str] = set()
     if fields is not None:
         for node, place in fields.entries("pools", limit=MAX_ENTRIES):
             pool = _read_pool(node, place, reading, pool_codes)
             pools += [pool] if pool else []
         for node, place in fields.entries("backends", limit=MAX_ENTRIES):
-            backend = _read_backend(node, place, reading, backend_codes)
+            backend = _read_backend(node, place, reading, backend_codes, feed_codes)
             backends += [backend] if backend else []
         for node, place in fields.entries("models", limit=MAX_ENTRIES):
             model = _read_model(node, place, reading, slugs)
@@ -93,10 +93,12 @@ def _read_pool(node: Node, place: Place, reading: Reading, codes: set[str]) -> W
     return WantedPool(place, code, values)
 
 
-def _read_backend(node: Node, place: Place, reading: Reading, codes: set[str]) -> WantedBackend | None:
+def _read_backend(
+    node: Node, place: Place, reading: Reading, codes: set[str], feed_codes: set[str]
+) -> WantedBackend | None:
     known = (
         *("code", "pool", "engine", "engine_version", "base_url"),
-        *("credential", "credential_env", "max_concurrency", "state", "configuration"),
+        *("credential", "credential_env", "max_concurrency", "state", "configuration", "feeds"),
     )
     fields = Fields.of(node, place, reading.problems, known)
     if fields is None:
@@ -116,9 +118,10 @@ def _read_backend(node: Node, place: Place, reading: Reading, codes: set[str]) -
         values["configuration"] = fields.lines_of_text("configuration", high=MAX_CONFIGURATION_LENGTH)
     _read_state(fields, values, _FLEET_STATES)
     credential = _credential(fields, reading.environ)
+    feeds = read_feeds(fields, code, reading, feed_codes)
     if code is None or pool is None or None in values.values():
         return None
-    return WantedBackend(place, code, pool, values, credential)
+    return WantedBackend(place, code, pool, values, credential, feeds)
 
 
 def _read_model(node: Node, place: Place, reading: Reading, slugs: set[str]) -> WantedModel | None:

@@ -21,6 +21,15 @@ class WantedPool:
 
 
 @dataclass(frozen=True, slots=True)
+class WantedFeed:
+    """`values` has `columns` only when the file writes any option of the format."""
+
+    place: Place
+    code: str
+    values: Values
+
+
+@dataclass(frozen=True, slots=True)
 class WantedBackend:
     """`credential` is None when the file does not speak of it, and empty to remove it."""
 
@@ -29,6 +38,7 @@ class WantedBackend:
     pool: str
     values: Values
     credential: str | None = field(repr=False)
+    feeds: tuple[WantedFeed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from models_catalog.models.catalog import (
 )
 from models_catalog.models.costs import CapacityVersion, PoolCostVersion
 from models_catalog.models.curves import DeploymentCurve
+from models_catalog.models.feeds import MAX_FEED_GRACE_S, UsageFeed, UsageFeedFormat
 from models_catalog.models.fleet import Deployment, Engine, FleetState, ServingBackend, ServingPool
 from models_catalog.models.prices import (
     PriceLine,
@@ -24,6 +25,7 @@ from models_catalog.models.prices import (
 )
 
 __all__ = [
+    "MAX_FEED_GRACE_S",
     "ApiKeyModel",
     "CancelPolicy",
     "CapacityVersion",
@@ -47,4 +49,6 @@ __all__ = [
     "ServingBackend",
     "ServingPool",
     "TokenClass",
+    "UsageFeed",
+    "UsageFeedFormat",
 ]

@@ -51,9 +51,14 @@ def test_the_documented_example_applies() -> None:
 def test_the_catalog_of_make_run_applies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEVSTACK_MODEL_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("DEVSTACK_MODEL_KEY", "key-0123456789")
+    monkeypatch.setenv("DEVSTACK_SIMULATED_URL", "http://127.0.0.1:10")
+    monkeypatch.setenv("DEVSTACK_SIMULATED_KEY", "key-9876543210")
+    monkeypatch.setenv("DEVSTACK_SIMULATED_FEED", "/feeds/simulated-sglang")
     printed = run(Path(settings.BASE_DIR) / "devstack" / "catalog.yaml", "--dry-run")
     assert "+ backend laptop-llamacpp" in printed
+    assert "+ model sluice/simulated" in printed
     assert "key-0123456789" not in printed
+    assert "key-9876543210" not in printed
 
 
 def test_the_guide_shows_the_example_as_it_is() -> None:

@@ -22,7 +22,11 @@ logger = logging.getLogger(__name__)
 def offer(currency: str) -> operations.WelcomeOffer | None:
     """What a new organization with this currency is promised, if anything."""
     amount_nanos = settings.WELCOME_AMOUNTS.get(currency, 0)
-    return operations.WelcomeOffer(amount_nanos=amount_nanos) if amount_nanos else None
+    return (
+        operations.WelcomeOffer(amount_nanos=amount_nanos, lasts_days=settings.WELCOME_DAYS)
+        if amount_nanos
+        else None
+    )
 
 
 def current_policy() -> policy.WelcomePolicy:

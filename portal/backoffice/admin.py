@@ -32,9 +32,13 @@ from models_catalog.models import (
 from portal.backoffice.read_only import MAX_RELATED, Related, read_only
 from quotas.models import (
     Attempt,
+    BillBundlePart,
     BusinessHour,
+    Correction,
+    CorrectionNotice,
     CounterSample,
     DeploymentHour,
+    FeedRecord,
     Hold,
     InferenceRequest,
     LedgerAccount,
@@ -58,6 +62,10 @@ SHOWN_ELSEWHERE: Final = {
     UsageRollup: "on the page of its wallet",
     LimitUse: "on the page of its wallet",
     LedgerEntry: "on the page of its transfer",
+    FeedRecord: "on the page of its discrepancy",
+    Correction: "on the page of its request",
+    CorrectionNotice: "in the outbox",
+    BillBundlePart: "in the file of its bundle",
 }
 
 site = admin.site
@@ -390,4 +398,10 @@ site.register(
 )
 
 # What operators' work leaves behind is registered once the others' are gone.
-from portal.backoffice import admin_bank, admin_books, admin_operations, admin_payments  # noqa: E402, F401
+from portal.backoffice import (  # noqa: E402
+    admin_bank,  # noqa: F401
+    admin_books,  # noqa: F401
+    admin_operations,  # noqa: F401
+    admin_payments,  # noqa: F401
+    admin_reconciliation,  # noqa: F401
+)

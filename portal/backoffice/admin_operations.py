@@ -7,6 +7,7 @@ from portal.backoffice.read_only import read_only
 from quotas.models import (
     AllocatedHour,
     BudgetAlert,
+    CreditLot,
     CreditOrder,
     Limit,
     LimitRevision,
@@ -154,6 +155,10 @@ site.register(
     ),
 )
 site.register(TenantNote, read_only("id", "tenant", "author", "created_at"))
+site.register(
+    CreditLot,
+    read_only("id", "tenant", "amount_nanos", "left_nanos", "expired_nanos", "currency", "expires_at"),
+)
 site.register(
     CreditOrder,
     read_only(

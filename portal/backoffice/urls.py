@@ -14,6 +14,7 @@ from portal.backoffice.floor.urls import urlpatterns as floor
 from portal.backoffice.payments.urls import urlpatterns as payments
 from portal.backoffice.postpaid.urls import urlpatterns as postpaid
 from portal.backoffice.prices.urls import urlpatterns as prices
+from portal.backoffice.reconciliation.urls import urlpatterns as reconciliation
 from portal.backoffice.tenants.urls import urlpatterns as tenants
 from portal.backoffice.tiers.urls import urlpatterns as tiers
 
@@ -27,6 +28,7 @@ urlpatterns = [
     *prices,
     *payments,
     *postpaid,
+    *reconciliation,
     *fleet,
     *business,
     *bank,

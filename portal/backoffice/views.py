@@ -135,7 +135,13 @@ def witness(request: HttpRequest) -> HttpResponse:
     chosen = request.GET.get("window", "")
     chosen = chosen if chosen in WINDOWS else "hour"
     now = utc_now()
-    context: dict[str, Any] = {"windows": WINDOWS, "window": chosen, "now": now}
+    context: dict[str, Any] = {
+        "section": "reconciliation",
+        "tab": "witness",
+        "windows": WINDOWS,
+        "window": chosen,
+        "now": now,
+    }
     try:
         report = witness_report(
             now=now,

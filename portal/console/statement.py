@@ -19,6 +19,8 @@ from portal.pages import words
 from portal.pages.access import Organization, organization_page
 from portal.pages.downloads import csv_download, file_download
 from portal.pages.periods import PRESETS, Period, read_period
+from portal.pages.receipts import correction_text
+from quotas.ledger.lots import expiring_credit
 from quotas.ledger.queries import (
     StatementCursor,
     StatementPage,
@@ -89,6 +91,7 @@ def statement(request: HttpRequest, organization: Organization) -> HttpResponse:
         "next": _write_place(page.next, sums, organization) if page.next else "",
         "is_first": place is None,
         "wallet": wallet_balance(tenant_id=tenant_id),
+        "expiring": expiring_credit(tenant_id=tenant_id),
     }
     return render(request, "console/statement/page.html", context)
 
@@ -145,6 +148,7 @@ def _reference(row: StatementRow) -> dict[str, str]:
         "transaction": public_id(PREFIXES["transfer"], row.transfer_id),
         "request": public_id(PREFIXES["request"], row.request_id) if row.request_id else "",
         "reason": words.statement_text(row.reason),
+        "correction": correction_text(row.cause),
     }
 
 

@@ -3,6 +3,7 @@
 from django.urls import path
 
 from portal.console import (
+    bundles,
     chooser,
     keys,
     limits,
@@ -67,6 +68,10 @@ urlpatterns = [
         monthly_invoices.monthly_invoice,
         name="monthly-invoice",
     ),
+    # Verifiable bills
+    path("o/<str:organization>/billing/verifiable/", bundles.bundles, name="bundles"),
+    path("o/<str:organization>/billing/verifiable/make", bundles.make_bundle, name="bundle-make"),
+    path("o/<str:organization>/billing/verifiable/<str:bundle>.zip", bundles.bundle_file, name="bundle-file"),
     # Bank transfers and invoices on request
     path("o/<str:organization>/billing/bank-transfer", transfers.bank_transfer, name="bank-transfer"),
     path(

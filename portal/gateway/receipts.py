@@ -62,6 +62,7 @@ def receipt_json(receipt: Receipt) -> dict[str, Any]:
         "cancel_policy": receipt.cancel_policy,
         "currency": receipt.price.currency,
         "charged": _amount(latest.charged_nanos if latest else 0),
+        "provenance": receipt.provenance,
         "is_settled": receipt.hold.state != "PENDING",
         "has_broken_off": receipt.has_broken_off,
         "price": {
@@ -93,6 +94,7 @@ def _revision(revision: Revision) -> dict[str, Any]:
         "source": revision.source,
         "basis": revision.basis,
         "provenance": revision.provenance,
+        "correction": revision.cause,
         "usage": {
             "prompt_tokens": revision.prompt_tokens,
             "cached_tokens": revision.cached_tokens,

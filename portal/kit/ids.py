@@ -44,6 +44,11 @@ PREFIXES: Final[dict[str, str]] = {
     "invoice_document": "doc",
     "monthly_invoice": "min",
     "credit_note": "crn",
+    "feed": "feed",
+    "feed_line": "fln",
+    "discrepancy": "dcy",
+    "suspense": "sus",
+    "bundle": "bdl",
 }
 
 BASE32_LENGTH: Final = 26

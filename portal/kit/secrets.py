@@ -1,7 +1,8 @@
 """The installation's own secrets (a directory of files) and the tokens of API and management keys.
 
-Peppers and encryption keys are numbered, so that they can be rotated: what is stored names the number it was
-made with, the highest number is used for what is new, and older ones stay until nothing names them.
+Peppers, encryption keys and signing keys are numbered, so that they can be rotated: what is stored names
+the number it was made with, the highest number is used for what is new, and older ones stay until nothing
+names them.
 """
 
 import base64
@@ -20,6 +21,7 @@ from uuid import UUID
 from cryptography.fernet import Fernet, InvalidToken
 
 from portal.kit.ids import decode_base32, encode_base32
+from portal.kit.signing import InvalidSeed, PublicKey, SigningKey, new_seed
 
 PEPPER_BYTES: Final = 32
 API_KEY_PREFIX: Final = "slc"
@@ -32,7 +34,7 @@ _TOKEN_TEXT: Final = re.compile(r"(slc|slm)_([0-7][0-9a-hjkmnp-tv-z]{25})_([0-9A
 _CHECKED_LENGTH: Final = len(API_KEY_PREFIX) + 1 + 26 + 1 + SECRET_LENGTH
 
 _DJANGO_KEY_FILE: Final = "django_secret_key"
-_NUMBERED_FILE: Final = re.compile(r"(pepper|encryption_key)_([1-9][0-9]{0,5})")
+_NUMBERED_FILE: Final = re.compile(r"(pepper|encryption_key|signing_key)_([1-9][0-9]{0,5})")
 _MAX_FILE_BYTES: Final = 4096
 _OTHERS: Final = 0o077
 
@@ -82,7 +84,7 @@ class ParsedApiKey:
 
 
 class SecretStore:
-    """Peppers, encryption keys and Django's secret key, read once from a directory.
+    """Peppers, encryption keys, signing keys and Django's secret key, read once from a directory.
 
     Another process may add numbers while this one runs: a number that is not known yet makes the store
     read its directory again before it gives up.
@@ -93,6 +95,7 @@ class SecretStore:
         self._directory = directory
         self._peppers: dict[int, bytes] = {}
         self._encryption_keys: dict[int, Fernet] = {}
+        self._signing_keys: dict[int, SigningKey] = {}
         self._django_secret_key = ""
         self._read()
 
@@ -111,6 +114,8 @@ class SecretStore:
             _create_whole(directory / "pepper_1", _new_pepper())
         if "encryption_key" not in kinds:
             _create_whole(directory / "encryption_key_1", Fernet.generate_key())
+        if "signing_key" not in kinds:
+            _create_whole(directory / "signing_key_1", new_seed())
         if not (directory / _DJANGO_KEY_FILE).exists():
             _create_whole(directory / _DJANGO_KEY_FILE, secrets.token_urlsafe(50).encode())
         return cls(directory)
@@ -166,6 +171,18 @@ class SecretStore:
             # The cause is dropped on purpose: its frames hold the key and the text.
             raise DecryptionFailed(f"encryption key number {number} does not open this text") from None
 
+    def signing_key(self) -> SigningKey:
+        """The newest key to sign with. Raises MissingSecret where there is none."""
+        self._read()
+        if not self._signing_keys:
+            raise MissingSecret("signing_key_1 is not in the store")
+        return self._signing_keys[max(self._signing_keys)]
+
+    def public_keys(self) -> list[PublicKey]:
+        """Those of all signing keys, the newest first."""
+        self._read()
+        return [self._signing_keys[number].public for number in sorted(self._signing_keys, reverse=True)]
+
     def rotate_pepper(self) -> int:
         """Add a pepper with the next number and return the number that is current now. Older peppers stay."""
         self._read()
@@ -182,10 +199,20 @@ class SecretStore:
         self._read()
         return max(self._encryption_keys)
 
+    def rotate_signing_key(self) -> int:
+        """Add a signing key with the next number and return the number that is current now. What older ones
+        signed is checked with their public keys, as long as their files stay."""
+        self._read()
+        _create_whole(self._directory / f"signing_key_{max(self._signing_keys, default=0) + 1}", new_seed())
+        self._read()
+        return max(self._signing_keys)
+
     def _read(self) -> None:
         """Take over everything the directory holds; on any error the store keeps what it had."""
         peppers: dict[int, bytes] = {}
         encryption_keys: dict[int, Fernet] = {}
+        # An installation from before there were any has none until one is added.
+        signing_keys: dict[int, SigningKey] = {}
         try:
             names = sorted(os.listdir(self._directory))
         except FileNotFoundError as error:
@@ -197,6 +224,8 @@ class SecretStore:
             content = _read_private(self._directory / name)
             if match[1] == "pepper":
                 peppers[int(match[2])] = _decode_pepper(content, name)
+            elif match[1] == "signing_key":
+                signing_keys[int(match[2])] = _decode_signing_key(int(match[2]), content, name)
             else:
                 encryption_keys[int(match[2])] = _decode_encryption_key(content, name)
         if not peppers or not encryption_keys:
@@ -208,6 +237,7 @@ class SecretStore:
             raise InvalidSecretFile(f"{_DJANGO_KEY_FILE} must hold at least 32 characters")
         self._peppers = peppers
         self._encryption_keys = encryption_keys
+        self._signing_keys = signing_keys
         self._django_secret_key = django_secret_key
 
 
@@ -277,6 +307,13 @@ def _decode_encryption_key(content: bytes, name: str) -> Fernet:
     except ValueError:
         # Without the cause, whose frames hold the key.
         raise InvalidSecretFile(f"{name} must hold a Fernet key") from None
+
+
+def _decode_signing_key(number: int, content: bytes, name: str) -> SigningKey:
+    try:
+        return SigningKey.of_seed(number, content)
+    except InvalidSeed as error:
+        raise InvalidSecretFile(f"{name}: {error}") from None
 
 
 def _read_private(path: Path) -> bytes:

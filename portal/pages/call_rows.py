@@ -8,27 +8,31 @@ from dataclasses import dataclass
 from django.utils.translation import gettext as _
 
 from portal.pages import words
-from quotas.metering.queries import KeyLabel, RequestRow
-from quotas.models import AttemptOutcome, HoldState, Provenance
+from quotas.metering.queries import KeyLabel, RequestRow, Sureness
+from quotas.models import AttemptOutcome, HoldState
 
 
 @dataclass(frozen=True, slots=True)
 class CallRow:
-    """A call, its state in words, and the badge (ok, warn, bad, quiet) that it gets."""
+    """A call, its state in words, and the badge (ok, warn, bad, quiet) that it gets. provenance: how sure its
+    counts are, in a word and in a sentence."""
 
     call: RequestRow
     key_name: str
     state: str
     badge: str
     provenance: str
+    provenance_text: str
 
     @property
-    def is_estimated(self) -> bool:
-        return self.call.provenance == Provenance.ESTIMATED
+    def stands_out(self) -> bool:
+        return self.call.provenance in (Sureness.ESTIMATED, Sureness.CORRECTED)
 
 
 def call_rows(calls: Sequence[RequestRow]) -> list[CallRow]:
-    return [CallRow(call, key_name(call.key), *_state(call), _provenance(call)) for call in calls]
+    return [
+        CallRow(call, key_name(call.key), *_state(call), *provenance_words(call.provenance)) for call in calls
+    ]
 
 
 def key_name(key: KeyLabel) -> str:
@@ -45,5 +49,9 @@ def _state(call: RequestRow) -> tuple[str, str]:
     return str(words.OUTCOMES[outcome]), "ok" if good else "quiet" if neutral else "bad"
 
 
-def _provenance(call: RequestRow) -> str:
-    return str(words.PROVENANCES[Provenance(call.provenance)]) if call.provenance else ""
+def provenance_words(provenance: str | None) -> tuple[str, str]:
+    """How sure counts are, in a word and in a sentence; empty while there are none."""
+    if not provenance:
+        return "", ""
+    word = Sureness(provenance)
+    return str(words.SURENESSES[word]), str(words.SURENESS_TEXTS[word])

@@ -8,13 +8,14 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from portal.pages import words
-from portal.pages.call_rows import key_name
+from portal.pages.call_rows import key_name, provenance_words
 from quotas.metering.queries import Receipt
 
 
 def receipt_context(found: Receipt) -> dict[str, Any]:
     """What explains one charge: tokens × price, the tries, and who witnessed it."""
     latest = found.revisions[-1] if found.revisions else None
+    provenance, provenance_text = provenance_words(found.provenance)
     longest_ms = max((bar.offset_ms + (bar.duration_ms or 0) for bar in found.attempts), default=0) or 1
     return {
         "receipt": found,
@@ -23,7 +24,9 @@ def receipt_context(found: Receipt) -> dict[str, Any]:
         "lines": [(words.TOKEN_CLASSES[line.token_class], line) for line in latest.lines] if latest else [],
         "hold_state": _word(words.HOLD_STATES, found.hold.state),
         "cancel_policy": _word(words.CANCEL_POLICIES, found.cancel_policy),
-        "provenance": _word(words.PROVENANCES, latest.provenance) if latest else "",
+        "provenance": provenance,
+        "provenance_text": provenance_text,
+        "corrected_because": correction_text(latest.cause) if latest else "",
         "basis": _word(words.BASES, latest.basis) if latest else "",
         "witnesses": [_word(words.SOURCES, source) for source in found.witnesses],
         "attempts": [
@@ -36,6 +39,10 @@ def receipt_context(found: Receipt) -> dict[str, Any]:
             }
             for bar in found.attempts
         ],
+        "revisions": [
+            (revision, _word(words.SOURCES, revision.source), correction_text(revision.cause))
+            for revision in found.revisions
+        ],
         "transfers": [
             (
                 revision.transfer,
@@ -45,6 +52,11 @@ def receipt_context(found: Receipt) -> dict[str, Any]:
             if revision.transfer
         ],
     }
+
+
+def correction_text(cause: str | None) -> str:
+    """Why a revision was made, in a sentence that goes on; empty for what is no correction."""
+    return _word(words.CORRECTION_CAUSES, cause) if cause else ""
 
 
 def _share(part: float, whole: int) -> str:

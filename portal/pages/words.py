@@ -7,14 +7,15 @@ from django.utils.translation import gettext_lazy, pgettext, pgettext_lazy
 
 from models_catalog.models import CancelPolicy
 from portal.kit.ids import BASE32_LENGTH, PREFIXES
+from quotas.metering.queries import Sureness
 from quotas.models import (
     AttemptOutcome,
     Basis,
+    CorrectionCause,
     HoldState,
     InvoiceState,
     MonthlyInvoiceState,
     MonthlyLineKind,
-    Provenance,
     TransferKind,
     UsageSource,
 )
@@ -28,11 +29,13 @@ TRANSFER_KINDS: Final = {
     TransferKind.REFUND_REVERSED: gettext_lazy("Refund that did not arrive"),
     TransferKind.CHARGEBACK: gettext_lazy("Chargeback"),
     TransferKind.REINSTATED: gettext_lazy("Chargeback returned"),
+    TransferKind.EXPIRY: gettext_lazy("Granted credit expired"),
     TransferKind.PAYMENT_FEE: gettext_lazy("Payment fee"),
     TransferKind.PAYOUT: gettext_lazy("Payout"),
+    TransferKind.SURPLUS: gettext_lazy("Served beyond the bill"),
 }
 # Those between accounts of the house are on no statement of an organization.
-HOUSE_TRANSFERS: Final = frozenset({TransferKind.PAYMENT_FEE, TransferKind.PAYOUT})
+HOUSE_TRANSFERS: Final = frozenset({TransferKind.PAYMENT_FEE, TransferKind.PAYOUT, TransferKind.SURPLUS})
 TENANT_TRANSFERS: Final = tuple(kind for kind in TransferKind if kind not in HOUSE_TRANSFERS)
 # Of invoices on request: the tone of a badge, and the word in it.
 INVOICE_STATES: Final = {
@@ -74,9 +77,24 @@ HOLD_STATES: Final = {
     HoldState.VOIDED: gettext_lazy("Not charged"),
     HoldState.EXPIRED: gettext_lazy("Charged to the last checkpoint"),
 }
-PROVENANCES: Final = {
-    Provenance.MEASURED: gettext_lazy("Measured"),
-    Provenance.ESTIMATED: gettext_lazy("Estimated"),
+SURENESSES: Final = {
+    Sureness.MEASURED: gettext_lazy("Measured"),
+    Sureness.CONFIRMED: gettext_lazy("Confirmed"),
+    Sureness.ESTIMATED: gettext_lazy("Estimated"),
+    Sureness.CORRECTED: gettext_lazy("Corrected"),
+}
+SURENESS_TEXTS: Final = {
+    Sureness.MEASURED: gettext_lazy("The gateway metered it; the backend's own record has not come yet."),
+    Sureness.CONFIRMED: gettext_lazy("The gateway metered it, and the backend's own record says the same."),
+    Sureness.ESTIMATED: gettext_lazy("The backend did not say; we counted what was delivered."),
+    Sureness.CORRECTED: gettext_lazy("Set right afterwards; the reason stands with the correction."),
+}
+CORRECTION_CAUSES: Final = {
+    CorrectionCause.COUNTS_DIFFER: gettext_lazy("the backend's record says other counts"),
+    CorrectionCause.SETTLEMENT_LOST: gettext_lazy(
+        "the gateway was lost before it could settle the call; billed from the backend's record"
+    ),
+    CorrectionCause.BY_HAND: gettext_lazy("looked at and set right by an operator"),
 }
 BASES: Final = {
     Basis.FINAL_USAGE: gettext_lazy("the backend's final count"),

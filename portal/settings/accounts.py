@@ -41,6 +41,8 @@ def _amounts(name: str, default: str) -> dict[str, int]:
 # A laptop gives some, so that a newcomer's first call works; a centre decides for itself.
 WELCOME_AMOUNTS = _amounts("SLUICE_WELCOME", "none=0" if _IS_PRODUCTION else "USD=1.00,CNY=7.00")
 WELCOME_AMOUNTS.pop("none", None)
+# What is left of it so many days later goes; 0 for never.
+WELCOME_DAYS = _environment.number("SLUICE_WELCOME_DAYS", 0, 0, 3660)
 WELCOME_APPROVAL = _environment.choice("SLUICE_WELCOME_APPROVAL", ("automatic", "operator"), "automatic")
 # Beyond these, within a day and within an hour, an operator decides.
 WELCOME_PER_DOMAIN_DAY = _environment.number("SLUICE_WELCOME_PER_DOMAIN_DAY", 5, 0, 1_000_000)

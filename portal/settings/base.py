@@ -229,6 +229,21 @@ CELERY = {
             "schedule": float(TUNING["SLUICE_SAMPLE_S"]),
             "options": {"queue": "default", "expires": TUNING["SLUICE_SAMPLE_S"]},
         },
+        "tail-feeds": {
+            "task": "quotas.tasks.tail_feeds",
+            "schedule": float(TUNING["SLUICE_FEED_S"]),
+            "options": {"queue": "reconciliation", "expires": TUNING["SLUICE_FEED_S"]},
+        },
+        "match-feeds": {
+            "task": "quotas.tasks.match_feeds",
+            "schedule": float(TUNING["SLUICE_MATCH_S"]),
+            "options": {"queue": "reconciliation", "expires": TUNING["SLUICE_MATCH_S"]},
+        },
+        "reconcile-windows": {
+            "task": "quotas.tasks.reconcile_windows",
+            "schedule": float(TUNING["SLUICE_RECONCILE_S"]),
+            "options": {"queue": "reconciliation", "expires": TUNING["SLUICE_RECONCILE_S"]},
+        },
         "thin-counter-samples": {
             "task": "quotas.tasks.thin_counter_samples",
             "schedule": 3600.0,
@@ -239,10 +254,20 @@ CELERY = {
             "schedule": 60.0,
             "options": {"queue": "default", "expires": 60},
         },
+        "sweep-bill-bundles": {
+            "task": "quotas.tasks.sweep_bill_bundles",
+            "schedule": 60.0,
+            "options": {"queue": "default", "expires": 60},
+        },
         "mail-price-notices": {
             "task": "quotas.tasks.mail_price_notices",
             "schedule": 15.0,
             "options": {"queue": "default", "expires": 15},
+        },
+        "tell-corrections": {
+            "task": "quotas.tasks.tell_corrections",
+            "schedule": 60.0,
+            "options": {"queue": "default", "expires": 60},
         },
         "prune-mail": {
             "task": "tenants.tasks.prune_mail",
@@ -258,6 +283,11 @@ CELERY = {
             "task": "tenants.tasks.deliver_mail",
             "schedule": 15.0,
             "options": {"queue": "default", "expires": 15},
+        },
+        "expire-credit": {
+            "task": "quotas.tasks.expire_credit",
+            "schedule": 600.0,
+            "options": {"queue": "ledger", "expires": 600},
         },
         "make-partitions": {
             "task": "quotas.tasks.make_partitions",

@@ -33,6 +33,13 @@ TUNABLES: Mapping[str, tuple[int, int, int]] = {
     "SLUICE_GATEWAY_POOL": (10, 8, 64),
     "SLUICE_KEY_OVERLAP_S": (86400, 0, 30 * 86400),
     "SLUICE_SAMPLE_S": (15, 1, 3600),
+    # How often watched folders of usage feeds are read (quotas/reconciliation/ingest).
+    "SLUICE_FEED_S": (5, 1, 3600),
+    # Control totals of the counters (quotas/reconciliation/windows).
+    "SLUICE_WINDOW_S": (300, 10, 86400),
+    "SLUICE_RECONCILE_S": (60, 1, 3600),
+    "SLUICE_WATERMARK_MAX_WAIT_S": (3 * 86400, 60, 30 * 86400),
+    "SLUICE_UNEXPLAINED_ALERT_PPM": (1000, 0, 1_000_000),
     "SLUICE_HEALTH_S": (5, 0, 3600),
     "SLUICE_AFFINITY_PERCENT": (150, 0, 1000),
     "SLUICE_ALLOCATE_S": (300, 10, 3600),
@@ -59,6 +66,15 @@ TUNABLES: Mapping[str, tuple[int, int, int]] = {
     "SLUICE_INVOICE_LOWEST_UNITS": (1, 0, 1000),
     "SLUICE_INVOICE_SUSPEND_DAYS": (21, 0, 365),
     "SLUICE_INVOICES_S": (3600, 1, 86400),
+    # What backends' records correct without anybody being asked (quotas/reconciliation/policy.py).
+    "SLUICE_CORRECTION_LIMIT_UNITS": (1, 0, 1_000_000),
+    "SLUICE_CORRECTION_DAY_UNITS": (5, 0, 1_000_000),
+    "SLUICE_CORRECTION_DAYS": (35, 0, 365),
+    "SLUICE_MATCH_S": (10, 1, 3600),
+    # Corrections of at least so much are told by mail (quotas/reconciliation/notices.py).
+    "SLUICE_CORRECTION_MAIL_UNITS": (1, 0, 1_000_000),
+    # Verifiable bills (quotas/bundles): how long one can be downloaded.
+    "SLUICE_BUNDLE_DAYS": (30, 1, 3650),
     "SLUICE_PAYMENTS_POLL_S": (30, 1, 3600),
     "SLUICE_TOP_UPS_POLL_S": (5, 1, 3600),
     "SLUICE_BOOKS_S": (3600, 1, 86400),
@@ -80,6 +96,7 @@ KNOWN_SLUICE_NAMES = frozenset(TUNABLES) | {
     "SLUICE_SIGNUPS_PER_HOUR",
     "SLUICE_WELCOME",
     "SLUICE_WELCOME_APPROVAL",
+    "SLUICE_WELCOME_DAYS",
     "SLUICE_WELCOME_PER_DOMAIN_DAY",
     "SLUICE_WELCOME_PER_HOUR",
     "SLUICE_DISPOSABLE_DOMAINS",

@@ -11,6 +11,7 @@ from django.db.backends.utils import CursorWrapper
 from portal.kit.ids import PREFIXES, public_id
 from quotas.audit.invariants import INVARIANTS, Invariant
 from quotas.audit.payments import PAYMENT_INVARIANTS
+from quotas.audit.reconciliation import RECONCILIATION_INVARIANTS
 from quotas.audit.tenancy import tenancy_violations
 from tenants.scope import role_scope
 
@@ -44,7 +45,7 @@ def run(*, using: str = "operator") -> list[InvariantResult]:
     with role_scope(using), _snapshot(using) as cursor:
         results = [
             _check(cursor, invariant, invariant.violations_sql)
-            for invariant in (*INVARIANTS, *PAYMENT_INVARIANTS)
+            for invariant in (*INVARIANTS, *PAYMENT_INVARIANTS, *RECONCILIATION_INVARIANTS)
         ]
         results.append(_check(cursor, TENANCY, tenancy_violations(cursor)))
     return sorted(results, key=lambda result: int(result.code.removeprefix("I")))

@@ -53,27 +53,34 @@ WHERE w.tenant_id IS NULL OR w.pending_nanos <> coalesce(h.amount_nanos, 0)
 
 # A hold's state says who resolved it and which usage may stand beside it: the gateway's post is one
 # record of the gateway, its void is none; the sweeper's expiry is a first record of the sweeper and its
-# void none, and each may be followed by one late record of the gateway.
+# void none, and each may be followed by one late record of the gateway. Whatever stands may be followed by
+# corrections (of source FEED), each with its cause.
 _HOLDS_RESOLVED_ONCE: Final = """
 SELECT 'request', h.request_id
 FROM quotas_hold h
 LEFT JOIN (
   SELECT request_id, count(*) FILTER (WHERE source = 'GATEWAY') AS gateway,
     count(*) FILTER (WHERE source = 'SWEEPER') AS sweeper,
-    min(revision) FILTER (WHERE source = 'SWEEPER') AS swept_at
+    min(revision) FILTER (WHERE source = 'SWEEPER') AS swept_at,
+    min(revision) FILTER (WHERE source = 'GATEWAY') AS settled_at
   FROM quotas_usagerecord GROUP BY request_id
 ) u ON u.request_id = h.request_id
 WHERE (h.state = 'PENDING') <> (h.resolved_at IS NULL)
   OR NOT coalesce(CASE h.state || ' ' || h.resolved_by
     WHEN 'PENDING ' THEN u.request_id IS NULL
-    WHEN 'POSTED GATEWAY' THEN u.gateway = 1 AND u.sweeper = 0
-    WHEN 'VOIDED GATEWAY' THEN u.request_id IS NULL
+    WHEN 'POSTED GATEWAY' THEN u.gateway = 1 AND u.sweeper = 0 AND u.settled_at = 1
+    WHEN 'VOIDED GATEWAY' THEN u.request_id IS NULL OR (u.sweeper = 0 AND u.gateway = 0)
     WHEN 'EXPIRED SWEEPER' THEN u.sweeper = 1 AND u.swept_at = 1 AND u.gateway <= 1
-    WHEN 'VOIDED SWEEPER' THEN u.request_id IS NULL OR (u.sweeper = 0 AND u.gateway = 1)
+    WHEN 'VOIDED SWEEPER' THEN u.request_id IS NULL OR (u.sweeper = 0 AND u.gateway <= 1)
   END, false)
 UNION ALL
 SELECT 'request', request_id FROM quotas_ledgertransfer WHERE revision = 1
 GROUP BY request_id HAVING count(*) > 1
+UNION ALL
+SELECT 'request', coalesce(u.request_id, c.request_id)
+FROM (SELECT request_id, revision FROM quotas_usagerecord WHERE source = 'FEED') u
+FULL JOIN quotas_correction c ON c.request_id = u.request_id AND c.revision = u.revision
+WHERE u.request_id IS NULL OR c.request_id IS NULL
 """
 
 _NEVER_OVERDRAWN: Final = """
@@ -141,17 +148,20 @@ WHERE n.request_id IS NULL
   OR coalesce(t.unbilled, 0) <> coalesce(t.overrun + t.waived, 0)
 """
 
-# A call broke off when not every choice has a completed attempt; then, and only then, its policy applies.
+# A call broke off when not every choice has a completed attempt; then, and only then, its policy applies. Of
+# a lost one the backend's record, or an operator, may have said that it was whole.
 _WAIVED_BY_POLICY: Final = """
 SELECT 'request', u.request_id
-FROM (SELECT DISTINCT ON (request_id) request_id, billed, basis FROM quotas_usagerecord
+FROM (SELECT DISTINCT ON (request_id) request_id, billed, basis, source FROM quotas_usagerecord
       ORDER BY request_id, revision DESC) u
 JOIN quotas_inferencerequest q ON q.id = u.request_id
 LEFT JOIN (
-  SELECT request_id, count(*) FILTER (WHERE outcome = 'COMPLETED') AS completed
+  SELECT request_id, count(*) FILTER (WHERE outcome = 'COMPLETED') AS completed,
+    count(*) FILTER (WHERE outcome = 'LOST') AS lost
   FROM quotas_attempt GROUP BY request_id
 ) a ON a.request_id = u.request_id
-WHERE u.billed <> CASE WHEN u.basis <> 'NOTHING' AND coalesce(a.completed, 0) < q.choices
+WHERE NOT (u.source = 'FEED' AND u.billed = 'DELIVERED' AND coalesce(a.lost, 0) > 0)
+  AND u.billed <> CASE WHEN u.basis <> 'NOTHING' AND coalesce(a.completed, 0) < q.choices
                        THEN q.cancel_policy ELSE 'DELIVERED' END
 """
 
@@ -285,6 +295,22 @@ FULL JOIN (
 WHERE coalesce(p.cost_nanos, 0) <> coalesce(v.cost_nanos, 0)
 """
 
+# What backends served beyond the bill stands in the ledger as it does at the discrepancies that say so.
+_SURPLUS: Final = """
+SELECT 'currency', coalesce(d.currency, t.currency)
+FROM (
+  SELECT w.currency, sum(x.overrun_nanos) AS nanos FROM quotas_discrepancy x
+  JOIN quotas_wallet w ON w.tenant_id = x.tenant_id GROUP BY w.currency
+) d
+FULL JOIN (
+  SELECT e.currency, -sum(e.amount_nanos) AS nanos FROM quotas_ledgertransfer t
+  JOIN quotas_ledgerentry e ON e.transfer_id = t.id
+  JOIN quotas_ledgeraccount a ON a.id = e.account_id AND a.kind = 'OVERRUN_EXPENSE'
+  WHERE t.kind = 'SURPLUS' GROUP BY e.currency
+) t ON t.currency = d.currency
+WHERE coalesce(d.nanos, 0) <> coalesce(t.nanos, 0)
+"""
+
 INVARIANTS: Final = (
     Invariant("I1", "entries sum to zero per transfer and currency", _TRANSFERS_BALANCE),
     Invariant("I2", "stored balances are the sums of their entries", _STORED_BALANCES),
@@ -298,5 +324,6 @@ INVARIANTS: Final = (
     Invariant("I14", "used quotas and budgets are the sums of rollups", _USED),
     Invariant("I15", "reserved quotas and budgets are the sums of open holds", _RESERVED),
     Invariant("I16", "allocated and idle are the cost of every pool-hour", _HOURS_ADD_UP),
+    Invariant("I19", "what backends served beyond the bill is posted as such", _SURPLUS),
     Invariant("I17", "calls that broke off are billed by their policy", _WAIVED_BY_POLICY),
 )

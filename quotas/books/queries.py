@@ -81,6 +81,7 @@ class Step(StrEnum):
     CHARGEBACKS = "chargebacks"
     REINSTATED = "reinstated"
     GRANTS = "grants"
+    EXPIRED = "expired"
     FEES = "fees"
     PAYOUTS = "payouts"
     OTHER = "other"  # corrections by operators and by credit notes; and what should not be there
@@ -94,9 +95,11 @@ _STEPS: Final[Mapping[TransferKind, Step]] = {
     TransferKind.CHARGEBACK: Step.CHARGEBACKS,
     TransferKind.REINSTATED: Step.REINSTATED,
     TransferKind.GRANT: Step.GRANTS,
+    TransferKind.EXPIRY: Step.EXPIRED,
     TransferKind.PAYMENT_FEE: Step.FEES,
     TransferKind.PAYOUT: Step.PAYOUTS,
     TransferKind.ADJUSTMENT: Step.OTHER,
+    TransferKind.SURPLUS: Step.OTHER,
 }
 _PAID_BACK: Final = (Step.REFUNDS, Step.REFUNDS_REVERSED, Step.CHARGEBACKS, Step.REINSTATED)
 
@@ -117,7 +120,7 @@ BOOKS: Final[Mapping[Book, BookShape]] = {
     Book.PAID: BookShape(
         (AccountKind.TOPPED_UP, AccountKind.RECEIVABLE), (Step.TOP_UPS, Step.USED, *_PAID_BACK)
     ),
-    Book.GRANTED: BookShape((AccountKind.GRANTED,), (Step.GRANTS, Step.USED)),
+    Book.GRANTED: BookShape((AccountKind.GRANTED,), (Step.GRANTS, Step.USED, Step.EXPIRED)),
     Book.TAX: BookShape((AccountKind.TAX_PAYABLE,), (Step.TOP_UPS, *_PAID_BACK)),
     Book.STRIPE: BookShape(
         (AccountKind.STRIPE_CLEARING,), (Step.TOP_UPS, *_PAID_BACK, Step.FEES, Step.PAYOUTS), sign=-1

@@ -37,7 +37,8 @@ STATEMENT_WORDS = {
 
 
 class InvalidOrder(ValueError):
-    """The amount is not positive (a credit line: negative) or above MAX_ORDER_NANOS."""
+    """The amount is not positive (a credit line: negative) or above MAX_ORDER_NANOS, or the end has passed or
+    is one of what does not end."""
 
 
 class NoWallet(LookupError):
@@ -89,17 +90,21 @@ def order_credit(
     actor: audit.Actor,
     policy: CreditPolicy,
     now: datetime,
+    expires_at: datetime | None = None,
 ) -> CreditOrderRow:
     """Order a change of credit. It is carried out at once where the operator may do it alone, else it waits
     for a second operator: `state` of the answer says which.
 
-    amount_nanos: of the wallet's currency; what moves, or the new credit line. Errors: ReasonMissing (of
+    amount_nanos: of the wallet's currency; what moves, or the new credit line. expires_at: when what is left
+    of given credit goes; None for never. Errors: ReasonMissing (of
     tenants.operations.audit), InvalidOrder, NoWallet, TakesTooMuch, CreditLineInUse.
     """
     kind, reason, operator_id = CreditOrderKind(kind), audit.checked_reason(reason), audit.operator_id(actor)
     lowest = 0 if kind == CreditOrderKind.CREDIT_LINE else 1
     if not lowest <= amount_nanos <= MAX_ORDER_NANOS:
         raise InvalidOrder("the amount is not one that can be ordered")
+    if expires_at is not None and (kind not in GIVING_KINDS or expires_at <= now):
+        raise InvalidOrder("only what is given ends, and not before it is given")
     with transaction.atomic(using=scope_alias()):
         _lock_orders_of(operator_id)
         wallet = _lock_wallet(tenant_id)
@@ -113,6 +118,7 @@ def order_credit(
             reason=reason,
             ordered_by_id=operator_id,
             ordered_at=now,
+            expires_at=expires_at,
         )
         before = _balance(wallet, kind)
         if amount_nanos <= limit_nanos:
@@ -238,18 +244,19 @@ def _most_to_take_back(wallet: Wallet) -> int:
 
 def _post(order: CreditOrder, kind: CreditOrderKind) -> UUID:
     """Post the one transfer that this order's id stands for."""
-    post = {
-        CreditOrderKind.GRANT: ledger.grant_credit,
-        CreditOrderKind.GOODWILL: ledger.make_up,
-        CreditOrderKind.TAKE_BACK: ledger.take_back,
-    }[kind]
     key = f"order:{order.id}"
-    post(
-        tenant_id=order.tenant_id,
-        amount_nanos=order.amount_nanos,
-        key=key,
-        reason=f"{STATEMENT_WORDS[kind]} ({public_id(PREFIXES['credit_order'], order.id)})",
-    )
+    reason = f"{STATEMENT_WORDS[kind]} ({public_id(PREFIXES['credit_order'], order.id)})"
+    if kind == CreditOrderKind.TAKE_BACK:
+        ledger.take_back(tenant_id=order.tenant_id, amount_nanos=order.amount_nanos, key=key, reason=reason)
+    else:
+        give = ledger.grant_credit if kind == CreditOrderKind.GRANT else ledger.make_up
+        give(
+            tenant_id=order.tenant_id,
+            amount_nanos=order.amount_nanos,
+            key=key,
+            reason=reason,
+            expires_at=order.expires_at,
+        )
     return transfer_id(TransferKind.GRANT if kind == CreditOrderKind.GRANT else TransferKind.ADJUSTMENT, key)
 
 
@@ -292,6 +299,7 @@ def _record(
             "amount_nanos": order.amount_nanos,
             "alone_up_to_nanos": order.limit_nanos,
             "currency": order.currency,
+            "expires_at": order.expires_at.isoformat() if order.expires_at else None,
         },
         reason=reason,
         is_internal=True,

@@ -42,6 +42,7 @@ class CreditOrderRow:
     decided_at: datetime | None
     decision_reason: str
     transfer_id: UUID | None
+    expires_at: datetime | None
 
     @property
     def public_id(self) -> str:
@@ -158,6 +159,7 @@ def _rows(orders: QuerySet[CreditOrder]) -> list[CreditOrderRow]:
         "decided_at",
         "decision_reason",
         "transfer_id",
+        "expires_at",
         organization=F("tenant__name"),
         ordered_by_email=F("ordered_by__email"),
         decided_by_email=F("decided_by__email"),

@@ -1,5 +1,6 @@
 """Writes of the ledger that are not usage: wallets, free credit, money that came in."""
 
+from datetime import datetime
 from uuid import UUID
 
 from django.db import connections
@@ -20,18 +21,32 @@ def open_wallet(*, tenant_id: UUID, currency: str) -> None:
         cursor.execute("SELECT quotas_open_wallet(%s, %s)", (tenant_id, currency))
 
 
-def grant_credit(*, tenant_id: UUID, amount_nanos: int, key: str, reason: str) -> bool:
-    """Give free credit. `key` makes it idempotent: false when this grant was made before.
+def grant_credit(
+    *, tenant_id: UUID, amount_nanos: int, key: str, reason: str, expires_at: datetime | None = None
+) -> bool:
+    """Give free credit; what is left of it goes at `expires_at`. `key` makes it idempotent: false when it
+    was given before.
 
-    Errors: django.db.IntegrityError when the key was used for another amount or tenant.
+    Errors: django.db.IntegrityError when the key was used for another amount, tenant or end.
     """
-    return _credit(TransferKind.GRANT, AccountKind.PROMOTION, tenant_id, amount_nanos, key, reason)
+    return _grant(TransferKind.GRANT, AccountKind.PROMOTION, tenant_id, amount_nanos, key, reason, expires_at)
 
 
-def make_up(*, tenant_id: UUID, amount_nanos: int, key: str, reason: str) -> bool:
-    """Give free credit that makes up for something, an expense of goodwill. Idempotent by `key`, errors as
-    grant_credit."""
-    return _credit(TransferKind.ADJUSTMENT, AccountKind.GOODWILL, tenant_id, amount_nanos, key, reason)
+def make_up(
+    *, tenant_id: UUID, amount_nanos: int, key: str, reason: str, expires_at: datetime | None = None
+) -> bool:
+    """Give free credit that makes up for something, an expense of goodwill. Otherwise as grant_credit."""
+    return _grant(
+        TransferKind.ADJUSTMENT, AccountKind.GOODWILL, tenant_id, amount_nanos, key, reason, expires_at
+    )
+
+
+def expire_lots(*, tenant_id: UUID) -> int:
+    """Take back what has expired of an organization's free credit, as far as nothing holds it; how much went,
+    in nano-units. Safe to run twice and beside itself."""
+    with _cursor() as cursor:
+        cursor.execute("SELECT quotas_expire_lots(%s)", (tenant_id,))
+        return int(cursor.fetchone()[0])
 
 
 def take_back(*, tenant_id: UUID, amount_nanos: int, key: str, reason: str) -> bool:
@@ -68,5 +83,22 @@ def _credit(
         cursor.execute(
             "SELECT quotas_credit(%s, %s, %s, %s, %s, %s)",
             (transfer_id(kind, key), kind.value, tenant_id, amount_nanos, source.value, reason),
+        )
+        return bool(cursor.fetchone()[0])
+
+
+def _grant(
+    kind: TransferKind,
+    source: AccountKind,
+    tenant_id: UUID,
+    amount_nanos: int,
+    key: str,
+    reason: str,
+    expires_at: datetime | None,
+) -> bool:
+    with _cursor() as cursor:
+        cursor.execute(
+            "SELECT quotas_grant(%s, %s, %s, %s, %s, %s, %s)",
+            (transfer_id(kind, key), kind.value, tenant_id, amount_nanos, source.value, reason, expires_at),
         )
         return bool(cursor.fetchone()[0])

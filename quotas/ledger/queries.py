@@ -12,7 +12,7 @@ from uuid import UUID
 from django.db import connections, transaction
 from django.db.backends.utils import CursorWrapper
 
-from quotas.models import InferenceRequest, Wallet
+from quotas.models import Correction, InferenceRequest, UsageRecord, Wallet
 from tenants.scope import scope_alias, tenant_scope
 
 PAGE_SIZE = 500
@@ -202,7 +202,8 @@ class StatementCursor:
 
 @dataclass(frozen=True, slots=True)
 class StatementRow:
-    """One transfer, as StatementLine. model_slug: of usage. reason: of what is not usage."""
+    """One transfer, as StatementLine. model_slug: of usage. reason: of what is not usage. cause: a
+    CorrectionCause, of usage that was corrected afterwards."""
 
     transfer_id: UUID
     kind: str
@@ -212,6 +213,7 @@ class StatementRow:
     reason: str
     amount_nanos: int
     balance_nanos: int
+    cause: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,10 +328,19 @@ def statement_page(
     summary = None if after else _summary(currency, Balance(*wallet), json.loads(found[0][4]))
     start_nanos = after.balance_nanos if after else summary.opening.total_nanos if summary else 0
     lines = [row[5:] for row in found if row[5] is not None]
-    slugs = _model_slugs([line[3] for line in lines[:limit] if line[3] is not None])
+    request_ids = [line[3] for line in lines[:limit] if line[3] is not None]
+    slugs, causes = _model_slugs(request_ids), _causes(tenant_id, request_ids)
     rows = tuple(
         StatementRow(
-            transfer_id, kind, at, request_id, slugs.get(request_id), reason, amount, start_nanos + sum_nanos
+            transfer_id,
+            kind,
+            at,
+            request_id,
+            slugs.get(request_id),
+            reason,
+            amount,
+            start_nanos + sum_nanos,
+            causes.get(transfer_id),
         )
         for transfer_id, kind, at, request_id, reason, amount, sum_nanos in lines[:limit]
     )
@@ -368,3 +379,25 @@ def _model_slugs(request_ids: Sequence[UUID]) -> dict[UUID | None, str]:
             id__range=(min(request_ids), max(request_ids)), id__in=request_ids
         ).values_list("id", "model__slug")
     )
+
+
+def _causes(tenant_id: UUID, request_ids: Sequence[UUID]) -> dict[UUID, str]:
+    """Why usage was corrected, by the transfer that posted it. Most pages have no correction, so those are
+    looked for first."""
+    if not request_ids:
+        return {}
+    # Bounds of the ids spare the other days' partitions.
+    between = {"request_id__gte": min(request_ids), "request_id__lte": max(request_ids)}
+    corrections = Correction.objects.filter(tenant_id=tenant_id, request_id__in=request_ids, **between)
+    causes = {(one.request_id, one.revision): str(one.cause) for one in corrections}
+    if not causes:
+        return {}
+    corrected = [request_id for request_id, _revision in causes]
+    posted = UsageRecord.objects.filter(
+        tenant_id=tenant_id, request_id__in=corrected, transfer_id__isnull=False, **between
+    ).values_list("request_id", "revision", "transfer_id")
+    return {
+        transfer_id: causes[request_id, revision]
+        for request_id, revision, transfer_id in posted
+        if transfer_id is not None and (request_id, revision) in causes
+    }

@@ -74,8 +74,13 @@ def _csv_row(row: StatementRow, currency: str) -> tuple[str | None, ...]:
         row.kind,
         public_id(PREFIXES["request"], row.request_id) if row.request_id else None,
         safe_text(row.model_slug or ""),
-        safe_text(row.reason),
+        safe_text(_reason(row)),
         amount(row.amount_nanos),
         amount(row.balance_nanos),
         currency,
     )
+
+
+def _reason(row: StatementRow) -> str:
+    """Of a correction its cause, as the interfaces spell it."""
+    return f"Correction: {row.cause}" if row.cause else row.reason

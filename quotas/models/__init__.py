@@ -16,8 +16,33 @@ from quotas.models.bank import (
     ReceiptState,
 )
 from quotas.models.books import ClosedBalance, ClosedMonth
+from quotas.models.bundles import (
+    MAX_PART_BYTES,
+    OPEN_BUNDLE_STATES,
+    BillBundle,
+    BillBundlePart,
+    BundleFailure,
+    BundleState,
+)
 from quotas.models.business import AllocatedHour, BusinessHour, DeploymentHour, PoolHour
+from quotas.models.correction_notices import CorrectionNotice
 from quotas.models.credit import GIVING_KINDS, MAX_ORDER_NANOS, CreditOrder, CreditOrderKind, CreditOrderState
+from quotas.models.feeds import (
+    MAX_QUARANTINED_BODY,
+    OPEN_DISCREPANCY_STATES,
+    Correction,
+    CorrectionCause,
+    Discrepancy,
+    DiscrepancyKind,
+    DiscrepancyState,
+    FeedFile,
+    FeedFinish,
+    FeedQuarantine,
+    FeedRecord,
+    FeedState,
+    FeedVerdict,
+    QuarantineState,
+)
 from quotas.models.ledger import (
     AccountKind,
     LedgerAccount,
@@ -42,6 +67,7 @@ from quotas.models.limits import (
     TierLimit,
     TierRule,
 )
+from quotas.models.lots import CreditLot
 from quotas.models.metering import (
     Attempt,
     AttemptOutcome,
@@ -89,6 +115,13 @@ from quotas.models.postpaid import (
 )
 from quotas.models.reconciliation import CounterSample
 from quotas.models.replays import OPEN_REPLAY_STATES, PriceReplay, ReplayState
+from quotas.models.suspense import (
+    ControlWindow,
+    SuspenseItem,
+    SuspenseKind,
+    SuspenseState,
+    WindowState,
+)
 from quotas.models.welcome import WelcomeGrant, WelcomeState
 
 __all__ = [
@@ -99,7 +132,11 @@ __all__ = [
     "MAX_DAYS_UNTIL_DUE",
     "MAX_DOCUMENT_BYTES",
     "MAX_ORDER_NANOS",
+    "MAX_PART_BYTES",
+    "MAX_QUARANTINED_BODY",
     "MINOR_UNIT_NANOS",
+    "OPEN_BUNDLE_STATES",
+    "OPEN_DISCREPANCY_STATES",
     "OPEN_REPLAY_STATES",
     "OPEN_TOP_UP_STATES",
     "OWED_INVOICE_STATES",
@@ -114,24 +151,42 @@ __all__ = [
     "BankReceipt",
     "BankReference",
     "Basis",
+    "BillBundle",
+    "BillBundlePart",
     "BillingProfile",
     "BudgetAlert",
+    "BundleFailure",
+    "BundleState",
     "BusinessHour",
     "ClosedBalance",
     "ClosedMonth",
+    "ControlWindow",
+    "Correction",
+    "CorrectionCause",
+    "CorrectionNotice",
     "CounterSample",
+    "CreditLot",
     "CreditNote",
     "CreditNoteState",
     "CreditOrder",
     "CreditOrderKind",
     "CreditOrderState",
     "DeploymentHour",
+    "Discrepancy",
+    "DiscrepancyKind",
+    "DiscrepancyState",
     "Dispute",
     "DisputeMovement",
     "DocumentKind",
     "DunningState",
     "EventSource",
     "EventState",
+    "FeedFile",
+    "FeedFinish",
+    "FeedQuarantine",
+    "FeedRecord",
+    "FeedState",
+    "FeedVerdict",
     "Hold",
     "HoldState",
     "InferenceRequest",
@@ -159,6 +214,7 @@ __all__ = [
     "PriceReplay",
     "ProfileState",
     "Provenance",
+    "QuarantineState",
     "ReceiptState",
     "RechargeState",
     "Refund",
@@ -167,6 +223,9 @@ __all__ = [
     "StripeCustomer",
     "StripeEvent",
     "StripeOperation",
+    "SuspenseItem",
+    "SuspenseKind",
+    "SuspenseState",
     "Tier",
     "TierAssignment",
     "TierLimit",
@@ -181,4 +240,5 @@ __all__ = [
     "Wallet",
     "WelcomeGrant",
     "WelcomeState",
+    "WindowState",
 ]

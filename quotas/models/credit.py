@@ -54,6 +54,7 @@ class CreditOrder(models.Model):
     )
     decided_at = models.DateTimeField(null=True, blank=True)
     decision_reason = models.CharField(max_length=500, blank=True)
+    expires_at = models.DateTimeField(null=True, blank=True, help_text="Of granted credit and goodwill.")
     # The foreign key is composite, with the currency: see the migration.
     transfer_id = models.UUIDField(null=True, blank=True, unique=True)
 
@@ -75,6 +76,10 @@ class CreditOrder(models.Model):
                 condition=Q(amount_nanos__lte=MAX_ORDER_NANOS), name="creditorder_amount_bounded"
             ),
             models.CheckConstraint(condition=Q(limit_nanos__gte=0), name="creditorder_limit_positive"),
+            models.CheckConstraint(
+                condition=Q(expires_at=None) | Q(kind__in=GIVING_KINDS, expires_at__gt=F("ordered_at")),
+                name="creditorder_end_of_what_is_given",
+            ),
             models.CheckConstraint(condition=~Q(reason=""), name="creditorder_reason_given"),
             models.CheckConstraint(
                 condition=Q(state=CreditOrderState.WAITING, decided_at__isnull=True, decided_by__isnull=True)

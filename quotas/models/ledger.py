@@ -44,7 +44,9 @@ class TransferKind(models.TextChoices):
     CHARGEBACK = "CHARGEBACK"  # a dispute took a payment back
     REINSTATED = "REINSTATED"  # a dispute gave it back
     PAYMENT_FEE = "PAYMENT_FEE"
+    EXPIRY = "EXPIRY"  # what was left of granted credit when its time was over
     PAYOUT = "PAYOUT"  # from Stripe to our bank
+    SURPLUS = "SURPLUS"  # what a backend served beyond what is billed: between accounts of the house
 
 
 class Wallet(models.Model):

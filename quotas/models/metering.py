@@ -194,6 +194,7 @@ class Basis(models.TextChoices):
 class Provenance(models.TextChoices):
     MEASURED = "MEASURED"
     ESTIMATED = "ESTIMATED"
+    CORRECTED = "CORRECTED"  # set right by a later witness
 
 
 class UsageSource(models.TextChoices):

@@ -34,6 +34,7 @@ class WelcomeGrant(models.Model):
     user = models.OneToOneField(User, on_delete=models.PROTECT, related_name="+")
     currency = models.CharField(max_length=3)
     amount_nanos = models.BigIntegerField()
+    lasts_days = models.PositiveSmallIntegerField(default=0, db_default=0, help_text="0: for ever.")
     state = models.CharField(max_length=16, choices=WelcomeState, default=WelcomeState.WAITING)
     reason = models.CharField(max_length=200, blank=True, help_text="Why it is held or was refused.")
     person_key = models.BinaryField(max_length=32, null=True, blank=True, unique=True)

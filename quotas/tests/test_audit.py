@@ -50,6 +50,7 @@ CODES = [
     "I6",
     "I7",
     "I8",
+    "I9",
     "I10",
     "I11",
     "I12",
@@ -59,6 +60,7 @@ CODES = [
     "I16",
     "I17",
     "I18",
+    "I19",
 ]
 
 
@@ -241,6 +243,22 @@ BREAKS = {
         FROM quotas_usagerecord u WHERE request_id = %(settled)s
         """,
         {"I4": "settled", "I10": "settled"},
+    ),
+    "a correction without its cause": (
+        """
+        INSERT INTO quotas_usagerecord
+        SELECT (jsonb_populate_record(u, '{"revision": 2, "transfer_id": null, "source": "FEED"}')).*
+        FROM quotas_usagerecord u WHERE request_id = %(settled)s
+        """,
+        {"I4": "settled"},
+    ),
+    "a surplus that no discrepancy tells of": (
+        """
+        SELECT quotas_post(ARRAY(
+          SELECT ROW(%(settled)s, 'SURPLUS', NULL, 'USD', NULL, NULL, '', v.kind, NULL, v.amount)::quotas_leg
+          FROM (VALUES ('OVERRUN_EXPENSE', -5), ('UNBILLED_USAGE', 5)) AS v(kind, amount)))
+        """,
+        {"I19": ""},
     ),
     "a transfer without its record": (
         """

@@ -43,6 +43,11 @@ ARGUMENT_KINDS: Final[Mapping[str, str]] = MappingProxyType(
         "bank_receipt": "bank_receipt",
         "invoice": "invoice",
         "document": "invoice_document",
+        "bundle": "bundle",
+        "discrepancy": "discrepancy",
+        "suspense_item": "suspense",
+        "feed": "feed",
+        "feed_line": "feed_line",
     }
 )
 
@@ -67,6 +72,7 @@ FORMS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
         "console:invoice-profile": {"legal_name": "Another Ltd.", "tax_id": "DE987654321"},
         "console:invoice-request": {"until": "now"},
         "console:add-credit": {"amount": "20"},
+        "console:bundle-make": {"from": "2026-01-01", "to": "2026-01-31"},
         "console:recharge-set": {"threshold_nanos": "7", "amount_nanos": "30", "monthly_cap_nanos": "90"},
     }
 )
@@ -105,6 +111,9 @@ PUBLIC: Final[Mapping[str, str]] = MappingProxyType(
         "openid_connect_callback": "the name of a provider that the installation configures",
         "accounts:invitation": "whoever has the token of the mail may read it; accepting needs the address",
         "accounts:mail": "development only, as the mailbox",
+        "ingest:cloudevents": "whoever has the feed's credential; tried by portal/ingest/tests",
+        "ingest:ndjson": "whoever has the feed's credential; tried by portal/ingest/tests",
+        "ingest:csv": "whoever has the feed's credential; tried by portal/ingest/tests",
     }
 )
 

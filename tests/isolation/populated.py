@@ -26,6 +26,7 @@ from quotas.models import (
     TierAssignment,
     WelcomeGrant,
 )
+from quotas.reconciliation.tests.said import Said, make_feed, post, take
 from quotas.tests.doors import admit, settle
 from tenants import operations as tenant_operations
 from tenants.models import ManagementScope, Membership, Role, User
@@ -44,6 +45,7 @@ from tests.factories import (
     settlement_row,
 )
 from tests.factories_bank import make_every_bank_row
+from tests.factories_bundles import make_ready_bundle
 from tests.factories_payments import make_every_payment
 from tests.factories_postpaid import make_every_postpaid
 from tests.people import Person
@@ -61,6 +63,7 @@ def populate() -> Populated:
     """Makes them. Rows of one organization are like those of the other."""
     model = make_model()
     made = Populated(make_tenant(paid="1.00"), make_tenant(paid="1.00"), model)
+    feed_id = make_feed(model.backend_id)
     for tenant in (made.mine, made.theirs):
         enable(tenant, model)
         private_id = make_price(model.id, tenant_id=tenant.id)
@@ -105,6 +108,10 @@ def populate() -> Populated:
         with connected("dataplane") as dataplane:
             admit(dataplane, *rows)
             settle(dataplane, settlement_row(rows[0], prompt_tokens=10))
+        # The backend says something else, and is right.
+        take(feed_id, [Said(rows[0].attempt_id, 12, 0)])
+        post()
+        make_ready_bundle(tenant)
     for tenant in (made.mine, made.theirs):
         _allocate_hour_of(tenant)
     return made
@@ -144,7 +151,7 @@ def _bound(tenant_id: UUID, user_id: UUID) -> None:
 
 
 def _order_credit(tenant_id: UUID, actor: audit.Actor) -> None:
-    """An order that was carried out, and a note."""
+    """An order of credit that expires, which was carried out, and a note."""
     credit_operations.order_credit(
         tenant_id=tenant_id,
         kind=CreditOrderKind.GRANT,
@@ -153,6 +160,7 @@ def _order_credit(tenant_id: UUID, actor: audit.Actor) -> None:
         actor=actor,
         policy=CreditPolicy(limit_nanos=1, line_limit_nanos=0),
         now=utc_now(),
+        expires_at=utc_now() + timedelta(days=30),
     )
     tenant_operations.add_note(tenant_id=tenant_id, text="for the test", actor=actor)
 

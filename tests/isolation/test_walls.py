@@ -29,6 +29,7 @@ DEFINER_FUNCTIONS = {
     "quotas_apply_entries()",
     "quotas_apply_new_holds()",
     "quotas_apply_resolved_holds()",
+    "quotas_confirmed(uuid[])",
     "quotas_make_partitions(integer)",
     "quotas_raise_limit_revision()",
     "tenants_cap_invitations()",
@@ -36,14 +37,77 @@ DEFINER_FUNCTIONS = {
 }
 
 # Tables of which no organization sees anything, its own rows neither: mails let people in, what people
-# agreed to is between them and us, and so are what a customer costs and our bank's statement.
+# agreed to is between them and us, and so are what a customer costs, our bank's statement, and what backends
+# and we do not agree about yet.
 HIDDEN_FROM_TENANTS = {
     "quotas_bankreceipt",
     "quotas_businesshour",
     "quotas_creditorder",
+    "quotas_discrepancy",
     "tenants_outboxmessage",
     "tenants_tenantnote",
     "tenants_termsacceptance",
+}
+
+# All that the role may touch which takes the backends' records in: never what was asked or what it cost,
+# nobody's money and nobody's name.
+INGEST_TABLES = {
+    "models_catalog_deployment": {"SELECT"},
+    "models_catalog_usagefeed": {"SELECT"},
+    "quotas_controlwindow": {"SELECT", "INSERT"},
+    "quotas_countersample": {"SELECT"},
+    "quotas_discrepancy": {"SELECT", "INSERT"},
+    "quotas_feedfile": {"SELECT", "INSERT", "UPDATE"},
+    "quotas_feedquarantine": {"SELECT", "INSERT", "UPDATE"},
+    "quotas_feedrecord": {"SELECT", "INSERT"},
+    "quotas_feedstate": {"SELECT", "INSERT", "UPDATE"},
+    "quotas_suspenseitem": {"SELECT", "INSERT"},
+}
+INGEST_COLUMNS = {
+    ("models_catalog_servingbackend", "SELECT"): {"id", "code", "engine", "state"},
+    ("quotas_attempt", "SELECT"): {
+        "id",
+        "request_id",
+        "tenant_id",
+        "deployment_id",
+        "choice_index",
+        "started_at",
+        "ended_at",
+        "outcome",
+        "prompt_tokens",
+        "completion_tokens",
+    },
+    ("quotas_discrepancy", "UPDATE"): {
+        "state",
+        "event_at",
+        "gateway_prompt_tokens",
+        "gateway_cached_tokens",
+        "gateway_completion_tokens",
+        "gateway_reasoning_tokens",
+        "feed_prompt_tokens",
+        "feed_cached_tokens",
+        "feed_completion_tokens",
+        "feed_reasoning_tokens",
+        "feed_finish",
+        "is_late",
+        "revision",
+        "resolved_at",
+        "reason",
+    },
+    ("quotas_feedrecord", "UPDATE"): {"verdict", "is_late"},
+    ("quotas_hold", "SELECT"): {"request_id", "tenant_id", "state", "resolved_by"},
+    ("quotas_inferencerequest", "SELECT"): {"id", "tenant_id", "choices", "endpoint", "admitted_at"},
+    ("quotas_usagerecord", "SELECT"): {
+        "request_id",
+        "revision",
+        "tenant_id",
+        "prompt_tokens",
+        "cached_tokens",
+        "completion_tokens",
+        "reasoning_tokens",
+        "basis",
+        "source",
+    },
 }
 
 # Tables that carry a tenant but show rows that belong to nobody, such as list prices, to everybody.
@@ -332,12 +396,23 @@ def test_a_temporary_table_does_not_stand_in_for_a_wallet(two: Populated) -> Non
 
 
 def test_roles_without_a_reason_have_no_rights(owner: Connection) -> None:
-    """The ingest role has nothing yet, and nobody may create in the schema."""
+    """The ingest role takes records in and compares them, and nobody may create in the schema."""
     rights = owner.execute(
-        "SELECT c.relname, a.privilege_type FROM pg_class c, aclexplode(c.relacl) a "
+        "SELECT c.relname, '', a.privilege_type FROM pg_class c, aclexplode(c.relacl) a "
+        "WHERE a.grantee IN (0, 'sluice_ingest'::regrole) AND c.relnamespace = 'public'::regnamespace "
+        "UNION SELECT c.relname, t.attname, a.privilege_type "
+        "FROM pg_class c JOIN pg_attribute t ON t.attrelid = c.oid, aclexplode(t.attacl) a "
         "WHERE a.grantee IN (0, 'sluice_ingest'::regrole) AND c.relnamespace = 'public'::regnamespace"
     ).fetchall()
-    assert rights == []
+    whole: dict[str, set[str]] = {}
+    columns: dict[tuple[str, str], set[str]] = {}
+    for table, column, privilege in rights:
+        if column:
+            columns.setdefault((table, privilege), set()).add(column)
+        else:
+            whole.setdefault(table, set()).add(privilege)
+    assert whole == INGEST_TABLES
+    assert columns == INGEST_COLUMNS
     creators = owner.execute(
         "SELECT role FROM unnest(%s::text[]) AS role WHERE has_schema_privilege(role, 'public', 'CREATE')",
         ([f"sluice_{role}" for role in PRODUCT_ROLES],),

@@ -1,4 +1,5 @@
 /* data-autosubmit: a form, or one field of it, is sent when it changes.
+   data-check-all="name": a tick that ticks all of that name in its form.
    data-confirm-name="exact name": on an input; the form's [data-confirmed] buttons wait for it.
    A plain form is sent once: a second click while the answer is on its way does nothing.
    A form that came back with errors puts the focus on the first of them. */
@@ -6,6 +7,12 @@
 document.addEventListener("change", (event) => {
   const marked = event.target.closest?.("[data-autosubmit]");
   if (marked) event.target.form?.requestSubmit();
+});
+
+document.addEventListener("change", (event) => {
+  const all = event.target.closest?.("[data-check-all]");
+  if (!all) return;
+  for (const box of all.form?.elements ?? []) if (box.type === "checkbox" && box.name === all.dataset.checkAll) box.checked = all.checked;
 });
 
 function judge(input) {

@@ -48,6 +48,7 @@ class OrderAnswer(serializers.Serializer[Any]):
     decided_at = Moment(allow_null=True)
     decision_reason = serializers.CharField(allow_blank=True)
     transaction_id = PublicId(kind="transfer", source="transfer_id", allow_null=True)
+    expires_at = Moment(allow_null=True, help_text="When what is left of it goes; null for never.")
 
 
 OrderPageAnswer = page_of(OrderAnswer, "OrderPageAnswer")
@@ -57,6 +58,11 @@ class OrderBody(Strict):
     organization = PublicId(kind="organization")
     kind = OneOf(choices=CreditOrderKind.values)
     amount = Amount(help_text="In the organization's currency; of CREDIT_LINE: the new line.")
+    expires_at = Moment(
+        required=False,
+        allow_null=True,
+        help_text="Of GRANT and GOODWILL: when what is left of it goes; without it, never.",
+    )
     reason = reason_field("It stays between operators; the audit log keeps it.")
 
 
@@ -128,6 +134,7 @@ class OrderList(OperatorEndpoint):
                 line_limit_units=settings.TUNING["SLUICE_CREDIT_LINE_LIMIT_UNITS"],
             ),
             now=call.now,
+            expires_at=call.body.get("expires_at"),
         )
         return Answer(_shown(order), status=201)
 

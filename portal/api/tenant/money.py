@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from rest_framework import serializers
 
@@ -11,10 +11,16 @@ from portal.api.fields import Moment, Money, OneOf, Page, PublicId, page_of
 from portal.api.operations import operation
 from portal.api.paging import identifier, moment, page_json
 from portal.api.periods import from_field, period_of, to_field
+from quotas.ledger.lots import expiring_credit
 from quotas.ledger.queries import StatementCursor, statement_page, wallet_balance
 from quotas.models import TransferKind
 from tenants.models import ManagementScope
 from tenants.permissions import Permission
+
+
+class ExpiringAnswer(serializers.Serializer[Any]):
+    amount = Money(source="amount_nanos")
+    expires_at = Moment()
 
 
 class BalanceAnswer(serializers.Serializer[Any]):
@@ -29,6 +35,19 @@ class BalanceAnswer(serializers.Serializer[Any]):
     owed = Money(source="owed_nanos")
     pending = Money(source="pending_nanos", help_text="Held by calls under way.")
     overdraft = Money(source="overdraft_nanos", help_text="The approved credit line.")
+    expiring = ExpiringAnswer(many=True, help_text="What of the granted credit expires, first things first.")
+
+
+_BALANCE: Final = (
+    "currency",
+    "total_nanos",
+    "available_nanos",
+    "paid_nanos",
+    "granted_nanos",
+    "owed_nanos",
+    "pending_nanos",
+    "overdraft_nanos",
+)
 
 
 class TransactionParameters(Page):
@@ -66,7 +85,12 @@ class BalanceEndpoint(TenantEndpoint):
     )
     def get(self, call: TenantCall) -> Answer:
         """What there is at this moment."""
-        return Answer(BalanceAnswer(wallet_balance(tenant_id=call.tenant_id), context=call.money).data)
+        wallet = wallet_balance(tenant_id=call.tenant_id)
+        shown = {
+            **{name: getattr(wallet, name) for name in _BALANCE},
+            "expiring": expiring_credit(tenant_id=call.tenant_id),
+        }
+        return Answer(BalanceAnswer(shown, context=call.money).data)
 
 
 class TransactionList(TenantEndpoint):

@@ -8,7 +8,8 @@ from rest_framework import serializers
 
 from models_catalog.models import CancelPolicy
 from portal.api.fields import Moment, Money, PublicId, money_json
-from quotas.models import AttemptOutcome, Basis, HoldState, Provenance, UsageSource
+from quotas.metering.queries import Sureness
+from quotas.models import AttemptOutcome, Basis, CorrectionCause, HoldState, Provenance, UsageSource
 
 
 class LabelledModel(serializers.Serializer[Any]):
@@ -70,7 +71,10 @@ class RevisionAnswer(serializers.Serializer[Any]):
     recorded_at = Moment()
     source = serializers.ChoiceField(choices=UsageSource.choices)  # type: ignore[assignment]
     basis = serializers.ChoiceField(choices=Basis.choices)
-    provenance = serializers.ChoiceField(choices=Provenance.choices)
+    provenance = serializers.ChoiceField(choices=Provenance.choices, help_text="Of this revision.")
+    cause = serializers.ChoiceField(
+        choices=CorrectionCause.choices, allow_null=True, help_text="Why it was corrected."
+    )
     prompt_tokens = serializers.IntegerField()
     cached_tokens = serializers.IntegerField()
     image_tokens = serializers.IntegerField()
@@ -142,6 +146,9 @@ class ReceiptAnswer(serializers.Serializer[Any]):
         choices=CancelPolicy.choices, help_text="What is billed of a call that breaks off."
     )
     has_broken_off = serializers.BooleanField()
+    provenance = serializers.ChoiceField(
+        choices=list(Sureness), allow_null=True, help_text="How sure the newest counts are."
+    )
     price = PriceUsedAnswer()
     hold = HeldMoneyAnswer()
     revisions = RevisionAnswer(many=True)

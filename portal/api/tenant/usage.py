@@ -23,11 +23,12 @@ from quotas.metering.queries import (
     RequestFilter,
     RequestNotFound,
     Sums,
+    Sureness,
     list_requests,
     request_receipt,
     usage_totals,
 )
-from quotas.models import AttemptOutcome, Basis, HoldState, Provenance, UsageSource
+from quotas.models import AttemptOutcome, Basis, HoldState, UsageSource
 from tenants.models import ManagementScope
 from tenants.permissions import Permission
 
@@ -134,7 +135,9 @@ class RequestAnswer(serializers.Serializer[Any]):
     cost = Money(source="cost_nanos", allow_null=True)
     charged = Money(source="charged_nanos", allow_null=True)
     basis = serializers.ChoiceField(choices=Basis.choices, allow_null=True)
-    provenance = serializers.ChoiceField(choices=Provenance.choices, allow_null=True)
+    provenance = serializers.ChoiceField(
+        choices=list(Sureness), allow_null=True, help_text="How sure the counts are."
+    )
     source = serializers.ChoiceField(  # type: ignore[assignment]
         choices=UsageSource.choices, allow_null=True
     )

@@ -51,6 +51,7 @@ STEP_NAMES: Final = {
     Step.CHARGEBACKS: pgettext_lazy("books", "Taken by disputes"),
     Step.REINSTATED: pgettext_lazy("books", "Given back by disputes"),
     Step.GRANTS: pgettext_lazy("books", "Granted"),
+    Step.EXPIRED: pgettext_lazy("books", "Expired"),
     Step.FEES: pgettext_lazy("books", "Fees"),
     Step.PAYOUTS: pgettext_lazy("books", "Payouts"),
     Step.OTHER: pgettext_lazy("books", "Corrections"),

@@ -75,6 +75,7 @@ TRANSFER_KINDS: Final[Mapping[str, Any]] = {
     TransferKind.CHARGEBACK: pgettext_lazy("transfer", "Chargeback"),
     TransferKind.REINSTATED: pgettext_lazy("transfer", "Reinstated"),
     TransferKind.PAYMENT_FEE: pgettext_lazy("transfer", "Payment fee"),
+    TransferKind.EXPIRY: pgettext_lazy("transfer", "Expired"),
     TransferKind.PAYOUT: pgettext_lazy("transfer", "Payout"),
 }
 ACCOUNTS: Final[Mapping[str, Any]] = {

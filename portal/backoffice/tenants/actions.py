@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, date, datetime, time
 from typing import Any
 
 from django.forms import Form
@@ -148,6 +149,7 @@ def _order(request: HttpRequest, tenant: TenantRow, form: CreditForm) -> CreditO
             actor=operator_actor(request),
             policy=credit_policy(),
             now=utc_now(),
+            expires_at=_start_of(values["expires_on"]),
         )
     except credit_operations.TakesTooMuch as error:
         form.add_error("amount", takes_too_much_text(error.most_nanos, tenant.currency))
@@ -156,6 +158,10 @@ def _order(request: HttpRequest, tenant: TenantRow, form: CreditForm) -> CreditO
     except (credit_operations.InvalidOrder, credit_operations.NoWallet):
         form.add_error("amount", _("This cannot be ordered."))
     return None
+
+
+def _start_of(day: date | None) -> datetime | None:
+    return datetime.combine(day, time.min, UTC) if day else None
 
 
 def _ordered_text(order: CreditOrderRow) -> str:

@@ -10,8 +10,9 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from portal.backoffice.words import ORDER_KINDS
+from portal.kit.clock import utc_now
 from portal.kit.money import InvalidAmount, parse_amount
-from quotas.models import MAX_ORDER_NANOS, CreditOrderKind
+from quotas.models import GIVING_KINDS, MAX_ORDER_NANOS, CreditOrderKind
 from quotas.operations import MAX_WELCOME_REASON_LENGTH
 from tenants.operations.audit import MAX_REASON_LENGTH
 from tenants.operations.interventions import MAX_NOTE_LENGTH
@@ -96,6 +97,14 @@ class CreditForm(forms.Form):
         max_length=32,
         widget=forms.TextInput(attrs={"inputmode": "decimal", "autocomplete": "off", "placeholder": "0.00"}),
     )
+    expires_on = forms.DateField(
+        label=gettext_lazy("Expires on"),
+        required=False,
+        widget=forms.DateInput(attrs={"type": "date"}, format="%Y-%m-%d"),
+        help_text=gettext_lazy(
+            "Of free credit and goodwill: what is left goes when this day begins (UTC). Empty: never."
+        ),
+    )
     reason = reason_field(
         gettext_lazy("Stands in the audit log; in its statement the organization sees what was done only.")
     )
@@ -120,4 +129,9 @@ class CreditForm(forms.Form):
         cleaned = super().clean()
         if cleaned and cleaned.get("amount") == 0 and cleaned.get("kind") != CreditOrderKind.CREDIT_LINE:
             self.add_error("amount", _("The amount has to be more than zero."))
+        if cleaned and cleaned.get("expires_on"):
+            if cleaned.get("kind") not in GIVING_KINDS:
+                self.add_error("expires_on", _("Only free credit and goodwill expire."))
+            elif cleaned["expires_on"] <= utc_now().date():
+                self.add_error("expires_on", _("Choose a day after today."))
         return cleaned

@@ -6,6 +6,7 @@ import pytest
 from django.test import Client
 
 from portal.backoffice.tests.people import make_operator, sign_in
+from quotas.ledger.lots import expiring_credit
 from tenants.models import Tenant, TenantState
 from tenants.scope import role_scope
 from tests.database import money_of, rows_of
@@ -156,6 +157,17 @@ def test_credit_is_ordered_with_an_exact_amount(client: Client) -> None:
     answer = client.post(address(world, "credit"), {**form, "kind": "TAKE_BACK", "amount": "900"})
     assert "is granted and not held" in answer.content.decode()
     assert money_of(world.tenant.id).granted == before + 1
+
+
+def test_credit_that_expires(client: Client) -> None:
+    world = make_world()
+    form = {"kind": "GRANT", "amount": "5", "reason": "for the test", "expires_on": "2999-12-31"}
+    assert client.post(address(world, "credit"), form).status_code == 302
+    with role_scope("operator"):
+        (one,) = expiring_credit(tenant_id=world.tenant.id)
+    assert (one.amount_nanos, one.expires_at.isoformat()) == (5 * 10**9, "2999-12-31T00:00:00+00:00")
+    for wrong in ({"expires_on": "2020-01-01"}, {"expires_on": "soon"}, {"kind": "TAKE_BACK"}):
+        assert client.post(address(world, "credit"), form | wrong).status_code == 422, wrong
 
 
 def test_credit_above_the_limit_waits(client: Client) -> None:

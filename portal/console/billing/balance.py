@@ -15,6 +15,7 @@ from portal.console.billing.forms import AddCreditForm
 from portal.kit.clock import utc_now
 from portal.pages.access import Organization, organization_page, parse_id
 from portal.pages.answers import leave_for, person_id, show
+from quotas.ledger.lots import expiring_credit
 from quotas.ledger.queries import wallet_balance
 from quotas.payments import checkout, customer_portal, top_ups
 from quotas.payments.client import PaymentsNotConfigured, takes_cards
@@ -139,6 +140,7 @@ def _show(
     context: dict[str, Any] = {
         "section": "billing",
         "wallet": wallet_balance(tenant_id=organization.tenant_id),
+        "expiring": expiring_credit(tenant_id=organization.tenant_id),
         "form": form,
         "adds_tax": form.policy.takes_tax,
         "takes_cards": takes_cards(),

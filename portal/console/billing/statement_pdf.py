@@ -11,7 +11,7 @@ from typing import IO, Final
 from uuid import UUID
 
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext, override
+from django.utils.translation import ngettext, override, pgettext
 from reportlab.lib.pagesizes import A4
 from reportlab.lib.units import mm
 from reportlab.pdfbase.cidfonts import UnicodeCIDFont
@@ -20,6 +20,7 @@ from reportlab.pdfgen.canvas import Canvas
 
 from portal.kit.money import format_nanos
 from portal.pages import words
+from portal.pages.receipts import correction_text
 from quotas.ledger.queries import MAX_PAGE_ROWS, StatementPage, StatementRow, StatementSummary, statement_page
 from quotas.models import TransferKind
 from tenants.scope import tenant_scope
@@ -154,7 +155,7 @@ class _Paper:
         self._sum(_("Opening balance"), "", summary.opening.total_nanos, summary.currency)
         for one in summary.kinds:
             number = ngettext("%(n)d transaction", "%(n)d transactions", one.transfers) % {"n": one.transfers}
-            name = str(words.TRANSFER_KINDS[TransferKind(one.kind)])
+            name = transfer_name(one.kind)
             self._sum(name, number, one.amount_nanos, summary.currency, sign=True)
         self._rule()
         self._sum(_("Closing balance"), "", summary.closing.total_nanos, summary.currency, bold=True)
@@ -186,8 +187,10 @@ class _Paper:
         for row in rows[: MAX_LINES - written]:
             if self._room(1):
                 self._columns()
-            kind = str(words.TRANSFER_KINDS[TransferKind(row.kind)])
+            kind = pgettext("transaction", "Correction") if row.cause else transfer_name(row.kind)
             what = row.model_slug or words.statement_text(row.reason)
+            if row.cause:
+                what = f"{what}: {correction_text(row.cause)}"
             amount = amount_text(row.amount_nanos, currency, sign=True)
             what_width = _AMOUNT_AT - _WHAT_AT - stringWidth(amount, LATIN, 8) - 2 * mm
             self._text(_LEFT, f"{row.posted_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}", size=8)
@@ -252,6 +255,10 @@ class _Paper:
     def _draw(self, x: float, y: float, text: str, size: int, *, bold: bool = False) -> None:
         self._canvas.setFont(font_of(text, bold), size)
         self._canvas.drawString(x, y, printable(text))
+
+
+def transfer_name(kind: str) -> str:
+    return str(words.TRANSFER_KINDS[TransferKind(kind)])
 
 
 def amount_text(amount_nanos: int, currency: str, *, sign: bool = False) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from portal.console.tests.people import HTMX, Stage, open_stage, text_of
 from portal.console.tests.test_money_pages import values
 from portal.kit.ids import PREFIXES, public_id, uuid7
 from portal.kit.money import parse_amount
+from quotas.ledger import operations as ledger
 from quotas.models import TopUpSource, TopUpState
 from quotas.payments import checkout
 from quotas.payments.checkout import StartedTopUp
@@ -75,6 +77,22 @@ def test_a_new_balance_is_empty_and_says_what_comes(stage: Stage, with_stripe: N
     assert re.findall(r'type="radio"[^>]*value="([^"]+)"', html) == ["10", "20", "50", "other"]
     assert re.findall(r'value="([^"]+)"[^>]*checked', html) == ["20"]
     assert 'data-testid="invoices-empty"' in text_of(stage.get("invoices"))
+
+
+def test_credit_that_expires_says_when(stage: Stage) -> None:
+    with role_scope("operator"):
+        ledger.grant_credit(
+            tenant_id=stage.tenant_id,
+            amount_nanos=2 * 10**9,
+            key=str(uuid7()),
+            reason="",
+            expires_at=datetime(2999, 12, 31, tzinfo=UTC),
+        )
+    for page in ("billing", "statement"):
+        html = text_of(stage.get(page))
+        assert values(html, "wallet-expiring") == [2 * 10**9]
+        assert 'datetime="2999-12-31T00:00:00.000Z"' in html
+        assert "does not expire" not in html
 
 
 def test_without_stripe_the_page_says_who_adds_credit(stage: Stage) -> None:

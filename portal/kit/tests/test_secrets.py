@@ -7,6 +7,8 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,7 +41,7 @@ def contents(directory: Path) -> dict[str, bytes]:
 
 def test_a_new_store_is_private_and_complete(directory: Path, store: SecretStore) -> None:
     assert directory.stat().st_mode & 0o777 == 0o700
-    assert set(contents(directory)) == {"pepper_1", "encryption_key_1", "django_secret_key"}
+    assert set(contents(directory)) == {"pepper_1", "encryption_key_1", "signing_key_1", "django_secret_key"}
     for path in directory.iterdir():
         assert path.stat().st_mode & 0o777 == 0o600
     assert len(base64.b64decode((directory / "pepper_1").read_bytes())) == 32
@@ -76,7 +78,7 @@ def test_processes_that_start_together_agree(directory: Path) -> None:
     assert len({store.django_secret_key for store in stores}) == 1
     assert len(stores) == 8
     assert stores[0].decrypt(stores[7].encrypt("x")) == "x"
-    assert len(contents(directory)) == 3
+    assert len(contents(directory)) == 4
 
 
 def test_digests_are_hmacs_of_the_numbered_pepper(directory: Path, store: SecretStore) -> None:
@@ -234,3 +236,44 @@ def test_near_misses_are_refused(change: object) -> None:
     assert callable(change)
     with pytest.raises(MalformedApiKey):
         parse_api_key(change(new_api_key(UUID(int=9)).token))
+
+
+def test_what_was_signed_is_checked_with_the_published_key(directory: Path, store: SecretStore) -> None:
+    key = store.signing_key()
+    signature = key.sign(b"content")
+    assert [one.id for one in store.public_keys()] == [key.public.id]
+    public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(key.public.hex))
+    public.verify(signature, b"content")
+    with pytest.raises(InvalidSignature):
+        public.verify(signature, b"Content")
+    assert "private" not in repr(key)
+
+
+def test_signing_keys_rotate_and_old_ones_stay_published(directory: Path, store: SecretStore) -> None:
+    other = SecretStore.load(directory)
+    before = store.signing_key().public
+    assert store.rotate_signing_key() == 2
+    # A process that runs meanwhile learns of it.
+    assert other.signing_key().public.number == 2
+    assert [key.number for key in other.public_keys()] == [2, 1]
+    assert other.public_keys()[1] == before
+
+
+def test_a_store_from_before_signing_keys_still_loads(directory: Path, store: SecretStore) -> None:
+    (directory / "signing_key_1").unlink()
+    old = SecretStore.load(directory)
+    assert old.public_keys() == []
+    with pytest.raises(MissingSecret, match="signing_key_1"):
+        old.signing_key()
+    assert SecretStore.create_missing(directory).signing_key().public.number == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"x", base64.b64encode(bytes(31)), base64.b64encode(bytes(33))])
+def test_a_file_that_holds_no_signing_key_is_refused(
+    directory: Path, store: SecretStore, content: bytes
+) -> None:
+    path = directory / "signing_key_2"
+    path.write_bytes(content)
+    path.chmod(0o600)
+    with pytest.raises(InvalidSecretFile, match="signing_key_2"):
+        SecretStore.load(directory)

@@ -24,6 +24,7 @@ OPERATOR_EMAIL = "operator@sluice.example"
 TENANT_EMAIL = "owner@first-customer.example"
 TENANT_NAME = "First Customer"
 WELCOME_NANOS = 25 * 10**9
+ENABLED_MODELS = 2
 BUILT_IN_CATALOG = Path("devstack") / "catalog.yaml"
 
 
@@ -58,7 +59,9 @@ def _seed(known: dict[str, str], store: SecretStore) -> dict[str, str]:
     tenant_password = known.get("TENANT_PASSWORD") or secrets.token_urlsafe(18)
     _user(OPERATOR_EMAIL, operator_password, is_staff=True, is_superuser=True)
     owner = _user(TENANT_EMAIL, tenant_password)
-    model = CatalogModel.objects.filter(state=ModelState.ACTIVE).order_by("created_at", "slug").first()
+    # Those of the built-in catalog: the real one first, and a simulated one.
+    oldest = CatalogModel.objects.filter(state=ModelState.ACTIVE).order_by("created_at", "slug")
+    models = list(oldest[:ENABLED_MODELS])
     membership = Membership.objects.filter(user=owner).first()
     tenant_id = (
         membership.tenant_id
@@ -71,7 +74,7 @@ def _seed(known: dict[str, str], store: SecretStore) -> dict[str, str]:
             welcome_credit=WelcomeCredit(WELCOME_NANOS, "Credit of the first customer"),
         )
     )
-    if model is not None:
+    for model in models:
         catalog.enable_model(tenant_id=tenant_id, slug=model.slug)
     api_key = known.get("API_KEY")
     if api_key is None:
@@ -84,7 +87,7 @@ def _seed(known: dict[str, str], store: SecretStore) -> dict[str, str]:
         "TENANT_EMAIL": TENANT_EMAIL,
         "TENANT_PASSWORD": tenant_password,
         "API_KEY": api_key,
-        "MODEL": model.slug if model else "",
+        "MODEL": models[0].slug if models else "",
     }
 
 

@@ -6,7 +6,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from quotas import audit
 
-TITLE_WIDTH = 56
+TITLE_WIDTH = 60
 
 
 class Command(BaseCommand):

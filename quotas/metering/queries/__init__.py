@@ -10,6 +10,7 @@ from quotas.metering.queries.activity import (
     model_speeds,
     requests_since,
 )
+from quotas.metering.queries.confirmed import Sureness, confirmed_requests, sureness
 from quotas.metering.queries.exports import iter_requests_csv, iter_usage_csv
 from quotas.metering.queries.labels import KeyLabel, ModelLabel
 from quotas.metering.queries.receipt import Receipt, RequestNotFound, request_receipt
@@ -42,9 +43,11 @@ __all__ = [
     "RequestPage",
     "RequestRow",
     "Sums",
+    "Sureness",
     "UsageSummary",
     "UsageTotals",
     "call_health",
+    "confirmed_requests",
     "has_any_request",
     "iter_requests_csv",
     "iter_usage_csv",
@@ -54,6 +57,7 @@ __all__ = [
     "model_speeds",
     "request_receipt",
     "requests_since",
+    "sureness",
     "usage_summary",
     "usage_totals",
 ]

@@ -13,6 +13,7 @@ from django.db import connections
 from psycopg import AsyncConnection
 
 from portal.kit.ids import PREFIXES, partition_bound, public_id, uuid7_time
+from quotas.metering.queries.confirmed import is_own_scope, sureness
 from quotas.metering.queries.labels import KeyLabel, ModelLabel
 from quotas.metering.queries.requests import ATTEMPTS_AFTER, ATTEMPTS_BEFORE
 from tenants.scope import scope_alias
@@ -20,9 +21,14 @@ from tenants.scope import scope_alias
 MILLION = 1_000_000
 
 _RECEIPT: Final = Path(__file__).with_suffix(".sql").read_text(encoding="utf-8")
-# What an engine is called is the fleet's, which an organization's own role does not see.
-_WITHOUT_ENGINES: Final = _RECEIPT.replace("{engine}", "''")
-_WITH_ENGINES: Final = _RECEIPT.replace(
+# What an engine is called is the fleet's, which an organization's own role does not see; nor does it see the
+# backends' records, only what a function says of them.
+_OF_TENANT: Final = _RECEIPT.replace("{engine}", "''").replace(
+    "{confirmed}", "EXISTS (SELECT 1 FROM quotas_confirmed(ARRAY[q.id]))"
+)
+_CONFIRMED_OF: Final = "EXISTS (SELECT 1 FROM quotas_confirmed_of(q.tenant_id, ARRAY[q.id]))"
+_OF_OPERATOR: Final = _RECEIPT.replace("{engine}", "''").replace("{confirmed}", _CONFIRMED_OF)
+_WITH_ENGINES: Final = _RECEIPT.replace("{confirmed}", _CONFIRMED_OF).replace(
     "{engine}",
     "(SELECT b.engine FROM models_catalog_deployment d JOIN models_catalog_servingbackend b "
     "ON b.id = d.backend_id WHERE d.id = a.deployment_id)",
@@ -76,13 +82,15 @@ class Revision:
     """What the call used as known at one time, and who said so (source). Amounts are totals, not differences:
     cost = charged + overrun (beyond the hold, ours) + waived (of a call that broke off, ours), and charged =
     paid + granted + receivable. billed: DELIVERED, INPUT or NOTHING. transfer posts the difference to the
-    revision before; None when there was none."""
+    revision before; None when there was none. cause: why a correction was made; None for what is none.
+    provenance: of the record itself."""
 
     revision: int
     recorded_at: datetime
     source: str
     basis: str
     provenance: str
+    cause: str | None
     prompt_tokens: int
     cached_tokens: int
     image_tokens: int
@@ -180,6 +188,7 @@ class Receipt:
 
     output_cap_tokens: per choice, as sent to the backend. max_cost_nanos: the caller's ceiling, to which the
     cap was lowered if need be. cancel_policy: what would be billed, or was, had the call broken off.
+    is_confirmed: the backends' own records agree with what the gateway metered.
     """
 
     id: UUID
@@ -193,6 +202,7 @@ class Receipt:
     output_cap_tokens: int
     max_cost_nanos: int | None
     cancel_policy: str
+    is_confirmed: bool
     price: PriceUsed
     hold: HeldMoney
     revisions: tuple[Revision, ...]
@@ -202,6 +212,13 @@ class Receipt:
     @property
     def public_id(self) -> str:
         return public_id(PREFIXES["request"], self.id)
+
+    @property
+    def provenance(self) -> str | None:
+        """How sure the newest counts are, a Sureness; None until there are any."""
+        if not self.revisions:
+            return None
+        return sureness(self.revisions[-1].provenance, is_confirmed=self.is_confirmed)
 
     @property
     def witnesses(self) -> tuple[str, ...]:
@@ -217,7 +234,7 @@ class Receipt:
 def request_receipt(*, tenant_id: UUID, request_id: UUID) -> Receipt:
     """The receipt of a tenant's call, in the scope that is open. Errors: RequestNotFound."""
     with connections[scope_alias()].cursor() as cursor:
-        cursor.execute(_WITHOUT_ENGINES, _parameters(tenant_id, request_id))
+        cursor.execute(_OF_TENANT if is_own_scope() else _OF_OPERATOR, _parameters(tenant_id, request_id))
         return _receipt(cursor.fetchone())
 
 

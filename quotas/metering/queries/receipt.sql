@@ -2,7 +2,8 @@
 -- Runs under the tenant's role (pages, management API), the operator's and the data plane's (GET /v1/requests/{id}),
 -- of which only the first is behind row-level security: so every table that has a tenant is asked for this one's.
 -- The ids are parameters of each part, which lets the planner leave out other days' partitions. {engine} is the
--- expression of an attempt's engine, which not every role may read.
+-- expression of an attempt's engine, {confirmed} of whether the backends' records agree with what was metered: not
+-- every role may read either.
 SELECT jsonb_build_object(
   'id', q.id, 'admitted_at', q.admitted_at,
   'model', jsonb_build_object('id', m.id, 'slug', m.slug, 'name', m.display_name),
@@ -10,7 +11,7 @@ SELECT jsonb_build_object(
     'is_playground', k.purpose = 'PLAYGROUND'),
   'endpoint', q.endpoint, 'is_stream', q.is_stream, 'choices', q.choices,
   'prompt_bound_tokens', q.prompt_bound_tokens, 'output_cap_tokens', q.output_cap_tokens,
-  'max_cost_nanos', q.max_cost_nanos, 'cancel_policy', q.cancel_policy,
+  'max_cost_nanos', q.max_cost_nanos, 'cancel_policy', q.cancel_policy, 'is_confirmed', {confirmed},
   'price', (
     SELECT jsonb_build_object('id', v.id, 'currency', v.currency, 'time_zone', v.time_zone,
       'active_from', v.active_from, 'active_to', v.active_to, 'is_private', v.tenant_id IS NOT NULL,
@@ -24,7 +25,10 @@ SELECT jsonb_build_object(
   'revisions', coalesce((
     SELECT jsonb_agg(jsonb_build_object(
       'revision', u.revision, 'recorded_at', u.recorded_at, 'source', u.source, 'basis', u.basis,
-      'provenance', u.provenance, 'prompt_tokens', u.prompt_tokens, 'cached_tokens', u.cached_tokens,
+      'provenance', u.provenance, 'cause', (
+        SELECT x.cause FROM quotas_correction x
+        WHERE x.request_id = u.request_id AND x.revision = u.revision AND x.tenant_id = u.tenant_id),
+      'prompt_tokens', u.prompt_tokens, 'cached_tokens', u.cached_tokens,
       'image_tokens', u.image_tokens, 'completion_tokens', u.completion_tokens,
       'reasoning_tokens', u.reasoning_tokens, 'billed', u.billed, 'cost_nanos', u.cost_nanos,
       'charged_nanos', u.charged_nanos, 'granted_nanos', u.granted_nanos,

@@ -7,7 +7,7 @@ range of ids that it wants in every table, and reads the days back from the newe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -15,7 +15,9 @@ from uuid import UUID
 from django.db import connections
 
 from portal.kit.ids import PREFIXES, partition_bound, public_id, uuid7_time
+from quotas.metering.queries.confirmed import confirmed_requests, sureness
 from quotas.metering.queries.labels import KeyLabel, ModelLabel, key_labels, model_labels
+from quotas.models import Provenance
 from tenants.scope import scope_alias
 
 MAX_PAGE_ROWS = 200
@@ -49,7 +51,8 @@ class RequestFilter:
 @dataclass(frozen=True, slots=True)
 class RequestRow:
     """One call. What it used and cost (nano-units) is of its newest record; None until there is one, as
-    while its hold is PENDING or when it was VOIDED. Times (ms) and outcome are of its last attempt."""
+    while its hold is PENDING or when it was VOIDED. Times (ms) and outcome are of its last attempt.
+    provenance: how sure the counts are, a Sureness."""
 
     id: UUID
     admitted_at: datetime
@@ -133,7 +136,7 @@ def list_requests(
         span_first = max(first, partition_bound(from_at))
         found += _read(tenant_id, filters, span_first, end, limit + 1 - len(found))
         end, span = span_first, span * 4
-    rows = _rows(found[:limit])
+    rows = _rows(tenant_id, found[:limit])
     return RequestPage(rows, rows[-1].id if len(found) > limit else None)
 
 
@@ -163,7 +166,15 @@ def _parameters(
     }
 
 
-def _rows(found: Sequence[tuple[Any, ...]]) -> tuple[RequestRow, ...]:
+def _rows(tenant_id: UUID, found: Sequence[tuple[Any, ...]]) -> tuple[RequestRow, ...]:
     models = model_labels(model_ids=(row[2] for row in found))
     keys = key_labels(key_ids=(row[3] for row in found))
-    return tuple(RequestRow(row[0], row[1], models[row[2]], keys[row[3]], *row[4:]) for row in found)
+    rows = [RequestRow(row[0], row[1], models[row[2]], keys[row[3]], *row[4:]) for row in found]
+    measured = (row.id for row in rows if row.provenance == Provenance.MEASURED)
+    confirmed = confirmed_requests(tenant_id=tenant_id, request_ids=measured)
+    return tuple(
+        replace(row, provenance=sureness(row.provenance, is_confirmed=True))
+        if row.provenance and row.id in confirmed
+        else row
+        for row in rows
+    )

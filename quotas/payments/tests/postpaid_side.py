@@ -25,7 +25,7 @@ from quotas.payments.postpaid.agreements import agree
 from tenants.operations import audit
 from tenants.scope import role_scope
 from tenants.tests.people import make_user
-from tests.factories import ModelFixture, TenantFixture, enable, make_model, make_tenant
+from tests.factories import ModelFixture, TenantFixture, enable, make_model, make_tenant, silence_feeds
 
 UNIT = 10**9
 DAY = timedelta(days=1)
@@ -50,7 +50,9 @@ def operator() -> audit.Actor:
 def make_postpaid(
     *models: ModelFixture, line_units: int = 500, granted: str | None = None, paid: str | None = None
 ) -> TenantFixture:
-    """An organization with a credit line that is invoiced monthly, and uses these models."""
+    """An organization with a credit line that is invoiced monthly, and uses these models. No feed of another
+    test holds its invoices up."""
+    silence_feeds()
     tenant = make_tenant(granted=granted, paid=paid)
     for model in models:
         enable(tenant, model)

@@ -1,0 +1,1 @@
+"""Operators' pages: reconciliation, what two witnesses say of every token."""

@@ -1,0 +1,2 @@
+"""The door for what backends say they have served: prove who sends it, take what can be read, answer with
+counts."""
