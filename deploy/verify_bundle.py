@@ -29,6 +29,7 @@ SIGNED_PREFIX = b"sluice-bill-bundle 1\n"
 DATA_FILES = ("usage.csv", "corrections.csv", "prices.json")
 NAMES = (*DATA_FILES, "manifest.json", "manifest.sig")
 MAX_ARCHIVE_BYTES = 2 * 2**30
+MAX_DIRECTORY_BYTES = 64 * 2**10
 MAX_FILE_BYTES = {"usage.csv": 4 * 10**9, "corrections.csv": 10**9, "prices.json": 64 * 2**20}
 MAX_MANIFEST_BYTES = 4 * 2**20
 MAX_LINE_BYTES = 4096
@@ -148,6 +149,8 @@ def read_directory(file: BinaryIO, size: int) -> List[Entry]:
         raise Refused("the end of the ZIP archive is not that of a bundle")
     if count != len(NAMES):
         raise Refused(f"the archive has {count} files; a bundle has {len(NAMES)}: {', '.join(NAMES)}")
+    if length > MAX_DIRECTORY_BYTES:
+        raise Refused(f"the directory of the archive has {length} bytes; a bundle's has a few hundred")
     directory = _read(file, at, length)
     entries: List[Entry] = []
     offset, place = 0, 0

@@ -66,13 +66,18 @@ class UsageLog:
         seen = Seen(keeps_tail=scope["path"].endswith(RESPONSES_PATH))
 
         async def watched_send(message: Message) -> None:
-            seen.watch(message)
+            # Whatever is wrong in here is no matter of the request's.
+            try:
+                seen.watch(message)
+            except Exception:
+                if not seen.has_failed:
+                    seen.has_failed = True
+                    logger.exception("usage_log.failed")
             await send(message)
 
         try:
             await self.app(scope, receive, watched_send)
         finally:
-            # Whatever is wrong in here is no matter of the request's.
             try:
                 self._note(scope, state, seen)
             except Exception:
@@ -103,6 +108,7 @@ class Seen:
     def __init__(self, *, keeps_tail: bool) -> None:
         self.status: int | None = None
         self.is_whole = False
+        self.has_failed = False
         self._keeps_tail = keeps_tail
         self._tail = b""
 
@@ -238,8 +244,9 @@ class LineFile:
             # What has no name any more, nobody reads.
             if age_s < MAX_FILE_AGE_S and status.st_size < MAX_FILE_BYTES and status.st_nlink:
                 return self._descriptor
-            os.close(self._descriptor)
-            self._descriptor, self._is_torn = None, False
+            # Cleared first: a close that fails has closed it all the same, and the number may be another's.
+            descriptor, self._descriptor, self._is_torn = self._descriptor, None, False
+            os.close(descriptor)
         self._folder.mkdir(parents=True, exist_ok=True)
         moment = time.strftime("%Y%m%d_%H%M%S", time.gmtime())
         path = self._folder / f"vllm-usage-{self._host}-{self._pid}-{moment}.jsonl"

@@ -105,6 +105,9 @@ def make_bundle(request: HttpRequest, organization: Organization) -> HttpRespons
         return _page(request, organization, error=text)
     except operations.BundleUnderWay:
         return _page(request, organization, error=_("Another bill is being made. Wait until it is ready."))
+    except operations.TooManyBundles:
+        text = _("At most %(most)s bills can be asked for within 24 hours. Try again later.")
+        return _page(request, organization, error=text % {"most": operations.MAX_A_DAY})
     return done(
         request, reverse("console:bundles", args=[organization.public_id]), _("The bill is being made.")
     )

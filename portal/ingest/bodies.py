@@ -9,6 +9,8 @@ from django.http import HttpRequest
 from django.http.request import UnreadablePostError
 
 MAX_BYTES: Final = 8 * 2**20
+# Spans cost much more than lines do, and exporters send a few hundred at a time.
+MAX_OTLP_BYTES: Final = 2 * 2**20
 _GZIP_WINDOW: Final = 16 + zlib.MAX_WBITS
 
 
@@ -22,21 +24,21 @@ class BodyRefused(Exception):
         self.reason = reason
 
 
-def sent_body(request: HttpRequest) -> bytes:
-    """The body as it was sent, of at most MAX_BYTES. Errors: BodyRefused."""
+def sent_body(request: HttpRequest, *, most: int = MAX_BYTES) -> bytes:
+    """The body as it was sent, of at most that many bytes. Errors: BodyRefused."""
     try:
-        if int(request.headers.get("Content-Length") or 0) > MAX_BYTES:
+        if int(request.headers.get("Content-Length") or 0) > most:
             raise BodyRefused(413, "body_too_large")
-        body = request.read(MAX_BYTES + 1)
+        body = request.read(most + 1)
     except (UnreadablePostError, ValueError):
         raise BodyRefused(400, "body_unreadable") from None
-    if len(body) > MAX_BYTES:
+    if len(body) > most:
         raise BodyRefused(413, "body_too_large")
     return body
 
 
-def unpacked(body: bytes, encoding: str) -> bytes:
-    """What a body holds, of at most MAX_BYTES. Errors: BodyRefused."""
+def unpacked(body: bytes, encoding: str, *, most: int = MAX_BYTES) -> bytes:
+    """What a body holds, of at most that many bytes. Errors: BodyRefused."""
     kind = encoding.strip().lower()
     if kind in ("", "identity"):
         return body
@@ -44,10 +46,10 @@ def unpacked(body: bytes, encoding: str) -> bytes:
         raise BodyRefused(415, "unknown_content_encoding")
     unpacker = zlib.decompressobj(_GZIP_WINDOW)
     try:
-        content = unpacker.decompress(body, MAX_BYTES + 1)
+        content = unpacker.decompress(body, most + 1)
     except zlib.error:
         raise BodyRefused(400, "broken_gzip") from None
-    if len(content) > MAX_BYTES:
+    if len(content) > most:
         raise BodyRefused(413, "body_too_large")
     if not unpacker.eof or unpacker.unused_data:
         raise BodyRefused(400, "broken_gzip")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from django.conf import settings
@@ -16,11 +16,12 @@ from django.views.decorators.http import require_POST
 
 from models_catalog.engines.feeds import FeedFormat, UnknownContentType, UnreadableLine
 from portal.ingest import otlp
-from portal.ingest.bodies import BodyRefused, sent_body, unpacked
+from portal.ingest.bodies import MAX_OTLP_BYTES, BodyRefused, sent_body, unpacked
 from portal.ingest.failures import WINDOW_S, too_many_failures
 from quotas.reconciliation.ingest.credentials import feed_of_token, is_signed_by, is_token_of
 from quotas.reconciliation.ingest.pushes import FeedNotReady, Pushed, TooManyUnreadable, take_push
 from quotas.reconciliation.ingest.source import FeedSource, UnknownFeed, feed_source, feeds_named
+from quotas.reconciliation.ingest.taking import BadCompleteTo
 from tenants import queries as tenant_queries
 from tenants.scope import role_scope
 
@@ -67,7 +68,8 @@ def otlp_traces(request: HttpRequest) -> HttpResponse:
     try:
         with role_scope("ingest"):
             feed = _feed_of_bearer(request)
-            body = unpacked(sent_body(request), request.headers.get("Content-Encoding", ""))
+            sent = sent_body(request, most=MAX_OTLP_BYTES)
+            body = unpacked(sent, request.headers.get("Content-Encoding", ""), most=MAX_OTLP_BYTES)
             pushed = _take(feed, body, content_type, None)
     except (_Refused, BodyRefused) as refused:
         _log(refused, "otlp")
@@ -106,6 +108,7 @@ def _feed_that_signed(request: HttpRequest, name: str, format: FeedFormat, body:
         if is_signed_by(
             feed,
             timestamp=request.headers.get("Sluice-Timestamp", ""),
+            complete_to=request.headers.get("Sluice-Complete-To", ""),
             signature=request.headers.get("Sluice-Signature", ""),
             body=body,
             now_s=time.time(),
@@ -155,6 +158,8 @@ def _take(feed: FeedSource, body: bytes, content_type: str, complete_to: datetim
         raise _Refused(415, "unknown_content_type", f"known are {error}") from None
     except UnreadableLine as error:
         raise _Refused(400, error.reason, error.detail) from None
+    except BadCompleteTo as error:
+        raise _Refused(400, "bad_complete_to", str(error)) from None
     except TooManyUnreadable as error:
         raise _Refused(400, "too_many_unreadable", str(error)) from None
     except FeedNotReady as error:
@@ -163,11 +168,12 @@ def _take(feed: FeedSource, body: bytes, content_type: str, complete_to: datetim
         raise _Refused(503, "busy", "nothing was taken; send it again") from None
 
 
-def _complete_to(request: HttpRequest) -> datetime | None:
-    """Errors: _Refused."""
+def _complete_to(request: HttpRequest) -> datetime:
+    """What the headers of a signed body say; without a word, when it was signed. Errors: _Refused."""
     text = request.headers.get("Sluice-Complete-To", "")
     if not text:
-        return None
+        signed_at = datetime.fromtimestamp(int(request.headers["Sluice-Timestamp"]), UTC)
+        return min(signed_at, tenant_queries.database_time())
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

@@ -22,15 +22,18 @@ from tenants.scope import scope_alias
 # A call is tried again until it is given up, and no call lasts longer.
 TRIED_FOR: Final = timedelta(hours=6)
 
-# Tries whose answer came to its end: what both sides should have seen whole.
+# Tries whose answer came to its end: what both sides should have seen whole. And who was tried at all.
 _WITNESSED: Final = """
-SELECT count(*), count(*) FILTER (WHERE EXISTS (
+SELECT count(*) FILTER (WHERE a.outcome = 'COMPLETED'),
+  count(*) FILTER (WHERE a.outcome = 'COMPLETED' AND EXISTS (
   SELECT 1 FROM quotas_feedrecord r WHERE r.subject_id = a.id AND r.verdict = 'MATCHED'
-    AND r.subject_id >= %(first)s AND r.subject_id < %(last_try)s))
+    AND r.subject_id >= %(first)s AND r.subject_id < %(last_try)s)),
+  array_agg(DISTINCT d.backend_id)
 FROM quotas_inferencerequest q
 JOIN quotas_attempt a ON a.request_id = q.id AND a.id >= %(first)s AND a.id < %(last_try)s
+LEFT JOIN models_catalog_deployment d ON d.id = a.deployment_id
 WHERE q.tenant_id = %(tenant)s AND q.id >= %(first)s AND q.id < %(end)s
-  AND q.admitted_at >= %(from)s AND q.admitted_at < %(to)s AND a.outcome = 'COMPLETED'
+  AND q.admitted_at >= %(from)s AND q.admitted_at < %(to)s
 """
 
 Source = tuple[str, datetime]
@@ -38,9 +41,9 @@ Source = tuple[str, datetime]
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """complete_to: usage of calls admitted before it is complete. sources: each feed and until when it has
-    been read. attempts: whole answers of the period; matched_attempts: those of which a backend's own record
-    says the same as we do."""
+    """complete_to: usage of calls admitted before it is complete. sources: each feed of the backends that
+    served the organization then, and until when it has been read. attempts: whole answers of the period;
+    matched_attempts: those of which a backend's own record says the same as we do."""
 
     complete_to: datetime
     grace: timedelta
@@ -65,9 +68,6 @@ def certificate(
 ) -> Certificate:
     """Of an organization's calls admitted in a half-open period, as known now. As operator."""
     until = complete_to(now=now, grace=grace, tenant_id=tenant_id)
-    sources = tuple(
-        (public_id(PREFIXES["feed"], one.feed_id), one.complete_to) for one in watermarks(now=now)
-    )
     with connections[scope_alias()].cursor() as cursor:
         cursor.execute(
             _WITNESSED,
@@ -80,5 +80,11 @@ def certificate(
                 "last_try": partition_bound(to_at + SKEW + TRIED_FOR),
             },
         )
-        attempts, matched = cursor.fetchone()
+        attempts, matched, served_by = cursor.fetchone()
+    # Of other organizations' backends nothing is told.
+    sources = tuple(
+        (public_id(PREFIXES["feed"], one.feed_id), one.complete_to)
+        for one in watermarks(now=now)
+        if one.backend_id in (served_by or ())
+    )
     return Certificate(until, grace, until >= to_at, sources, attempts, matched)

@@ -108,6 +108,7 @@ class _Writing:
         self._progress = progress
         self._writer = LineWriter()
         self._versions: set[UUID] = set()
+        self._expected = 0
         self.totals = Totals()
         self.late = LateTotals()
 
@@ -115,6 +116,7 @@ class _Writing:
         expected = self._snapshot.hourly_sums()
         if expected.calls > MAX_LINES:
             raise TooManyLines
+        self._expected = expected.calls
         self._progress(0, expected.calls)
         with self._archive.entry(USAGE) as entry:
             entry.write(self._writer.head(COLUMNS))
@@ -140,6 +142,7 @@ class _Writing:
                         entry.write(self._writer.line(row, cause))
                         self._count_late(row, before if before and before[0] == row[0] else None, cause)
                         before = row
+                    self._progress(self.totals.lines, self._expected)
 
     def prices(self) -> None:
         with self._archive.entry(PRICES) as entry:

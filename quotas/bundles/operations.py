@@ -43,6 +43,8 @@ STALLED: Final = timedelta(minutes=3)
 MAX_RUNS: Final = 3
 KEPT_BUNDLES: Final = 20
 SWEPT_AT_A_TIME: Final = 200
+# What an organization may ask for within DAY: each reads up to a year of calls.
+MAX_A_DAY: Final = 10
 
 
 class InvalidPeriod(ValueError):
@@ -51,6 +53,10 @@ class InvalidPeriod(ValueError):
 
 class BundleUnderWay(ValueError):
     """Another bundle of the organization is being made."""
+
+
+class TooManyBundles(ValueError):
+    """The organization has asked for MAX_A_DAY bundles within a day."""
 
 
 class _Superseded(Exception):
@@ -70,7 +76,7 @@ def request_bundle(
     caller runs it, and no worker is told.
 
     Asking again for the same period while it is made gives the same. In the organization's scope. Errors:
-    InvalidPeriod, BundleUnderWay.
+    InvalidPeriod, BundleUnderWay, TooManyBundles (not where it is awaited).
     """
     if not (_is_midnight(from_at) and _is_midnight(to_at) and from_at < to_at <= from_at + MAX_DAYS * DAY):
         raise InvalidPeriod("a period has whole days, at most a year of them")
@@ -79,6 +85,10 @@ def request_bundle(
     underway = _underway(tenant_id, from_at, to_at)
     if underway is not None:
         return underway
+    if not is_awaited:
+        asked = BillBundle.objects.filter(tenant_id=tenant_id, created_at__gt=now - DAY)
+        if asked.count() >= MAX_A_DAY:
+            raise TooManyBundles(f"at most {MAX_A_DAY} within a day")
     try:
         with transaction.atomic(using=scope_alias()):
             bundle = BillBundle.objects.create(
@@ -171,6 +181,7 @@ def _make(bundle: BillBundle, secrets: SecretStore, issuer: str, grace: timedelt
     proof = certificate(
         tenant_id=bundle.tenant_id, from_at=bundle.from_at, to_at=bundle.to_at, now=now, grace=grace
     )
+    _touch(bundle)
     order = Order(bundle.id, bundle.tenant_id, bundle.currency, bundle.from_at, bundle.to_at, issuer)
     with tempfile.TemporaryFile() as file:
         made = write_bundle(
@@ -180,6 +191,7 @@ def _make(bundle: BillBundle, secrets: SecretStore, issuer: str, grace: timedelt
             key=key,
             progress=lambda done, expected: _get_on(bundle, done, expected),
         )
+        _touch(bundle)
         _keep(bundle, file, made, proof, key.public.id)
     return True
 
@@ -236,6 +248,12 @@ def _get_on(bundle: BillBundle, done: int, expected: int) -> None:
     with role_scope("operator"):
         if not _mine(bundle).update(lines_done=done, lines_expected=max(done, expected), touched_at=Now()):
             raise _Superseded
+
+
+def _touch(bundle: BillBundle) -> None:
+    """Between long steps, that nobody takes it for left."""
+    if not _mine(bundle).update(touched_at=Now()):
+        raise _Superseded
 
 
 def _fail(bundle: BillBundle, failure: BundleFailure) -> None:

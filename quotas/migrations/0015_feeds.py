@@ -1,5 +1,6 @@
 """Records of the backends' usage feeds, control windows, and what comes of a difference."""
 
+import datetime
 from pathlib import Path
 
 import django.db.models.deletion
@@ -392,6 +393,10 @@ class Migration(migrations.Migration):
             model_name='suspenseitem',
             constraint=models.CheckConstraint(condition=models.Q(models.Q(('resolved_at', None), ('state', 'OPEN')), models.Q(('state__in', ('EXPLAINED', 'WRITTEN_OFF')), models.Q(('resolved_at', None), _negated=True)), _connector='OR'), name='suspense_resolved_with_time'),
         ),
+        migrations.AddConstraint(
+            model_name='feedstate',
+            constraint=models.CheckConstraint(condition=models.Q(('complete_to', None), ('complete_to__gte', datetime.datetime(2000, 1, 1, 0, 0, tzinfo=datetime.timezone.utc)), _connector='OR'), name='feedstate_complete_to_sane'),
+        ),
         run_sql_file(SQL / "feeds.sql"),
         migrations.RunSQL("SELECT quotas_make_partitions(7)", migrations.RunSQL.noop),
         *(tenant_wall(table, crossing=("operator", "dataplane", "ingest")) for table in ("quotas_discrepancy", "quotas_correction")),
@@ -399,7 +404,9 @@ class Migration(migrations.Migration):
         grant("SELECT", "quotas_correction", "tenant", "operator", "dataplane"),
         grant("INSERT", "quotas_correction", "dataplane"),
         grant("SELECT", [*FEEDS, *FOUND], "operator", "dataplane", "ingest"),
-        grant("INSERT", [*FEEDS, *FOUND], "dataplane", "ingest"),
+        grant("INSERT", [*FEEDS, *FOUND], "dataplane"),
+        # Whoever takes records in cuts no windows.
+        grant("INSERT", [*FEEDS, "quotas_discrepancy", "quotas_suspenseitem"], "ingest"),
         # A record never changes; how it stands to the gateway's word may.
         grant("UPDATE (verdict, is_late)", "quotas_feedrecord", "dataplane", "ingest"),
         grant("UPDATE", "quotas_feedfile, quotas_feedstate, quotas_feedquarantine", "dataplane", "ingest"),

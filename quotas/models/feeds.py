@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from django.conf import settings
 from django.db import models
 from django.db.models import F, Q
@@ -54,6 +56,14 @@ class FeedState(models.Model):
     complete_to = models.DateTimeField(null=True, blank=True, help_text="Before grace.")
     heard_at = models.DateTimeField(null=True, blank=True, help_text="When it last said anything.")
     error = models.CharField(max_length=200, blank=True, default="")
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(complete_to=None) | Q(complete_to__gte=datetime(2000, 1, 1, tzinfo=UTC)),
+                name="feedstate_complete_to_sane",
+            )
+        ]
 
     def __str__(self) -> str:
         return f"{self.feed_id} to {self.complete_to}"

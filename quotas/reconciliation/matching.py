@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from django.db import connections, transaction
+from django.db import DatabaseError, connections, transaction
 
 from models_catalog.models import UsageFeed
 from quotas.reconciliation.policy import CorrectionPolicy
 from tenants.scope import role_scope, scope_alias
+
+logger = logging.getLogger(__name__)
 
 AGAIN_A_BATCH: Final = 2000
 MAX_BATCHES: Final = 50
@@ -27,11 +30,16 @@ def match_again(*, now: datetime, policy: CorrectionPolicy) -> int:
             UsageFeed.objects.order_by("backend_id").values_list("backend_id", flat=True).distinct()
         )
         for backend_id in backend_ids:
-            for _ in range(MAX_BATCHES):
-                found = _match_again(backend_id, since)
-                again += found
-                if found < AGAIN_A_BATCH:
-                    break
+            try:
+                again += _match_all_again(backend_id, since)
+            except DatabaseError as error:
+                if getattr(error.__cause__, "sqlstate", None) is None:
+                    raise
+                # What one backend says keeps nobody else waiting.
+                logger.error(
+                    "quotas.matching.failed",
+                    extra={"backend": str(backend_id), "reason": type(error.__cause__).__name__},
+                )
     return again
 
 
@@ -41,6 +49,16 @@ def open_gateway_only(*, backend_id: UUID, from_at: datetime, to_at: datetime, n
     with connections[scope_alias()].cursor() as cursor:
         cursor.execute("SELECT quotas_open_gateway_only(%s, %s, %s, %s)", [backend_id, from_at, to_at, now])
         return int(cursor.fetchone()[0])
+
+
+def _match_all_again(backend_id: UUID, since: datetime) -> int:
+    again = 0
+    for _ in range(MAX_BATCHES):
+        found = _match_again(backend_id, since)
+        again += found
+        if found < AGAIN_A_BATCH:
+            break
+    return again
 
 
 def _match_again(backend_id: UUID, since: datetime) -> int:

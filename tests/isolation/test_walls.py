@@ -54,7 +54,7 @@ HIDDEN_FROM_TENANTS = {
 INGEST_TABLES = {
     "models_catalog_deployment": {"SELECT"},
     "models_catalog_usagefeed": {"SELECT"},
-    "quotas_controlwindow": {"SELECT", "INSERT"},
+    "quotas_controlwindow": {"SELECT"},
     "quotas_countersample": {"SELECT"},
     "quotas_discrepancy": {"SELECT", "INSERT"},
     "quotas_feedfile": {"SELECT", "INSERT", "UPDATE"},

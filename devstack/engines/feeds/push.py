@@ -57,7 +57,8 @@ class Target:
         if self.secret is None:
             return {}
         stamp = str(int(time.time()))
-        digest = hmac.new(self.secret.encode(), f"{stamp}.".encode() + body, hashlib.sha256).hexdigest()
+        # Between the dots stands Sluice-Complete-To, which is not sent.
+        digest = hmac.new(self.secret.encode(), f"{stamp}..".encode() + body, hashlib.sha256).hexdigest()
         return {"Sluice-Timestamp": stamp, "Sluice-Signature": f"v1={digest}"}
 
 

@@ -136,7 +136,7 @@ async def test_signed_events_are_tried_again_and_faults_are_booked(receiver: Rec
     assert path == "/ingest/v1/some/cloudevents"
     assert headers["content-type"] == "application/cloudevents-batch+json"
     assert headers["x-centre"] == "one"
-    message = headers["sluice-timestamp"].encode() + b"." + sent
+    message = headers["sluice-timestamp"].encode() + b".." + sent
     digest = hmac.new(b"slf_secret", message, hashlib.sha256).hexdigest()
     assert headers["sluice-signature"] == f"v1={digest}"
     events = json.loads(sent)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from google.protobuf.message import DecodeError
@@ -26,6 +26,8 @@ from models_catalog.engines.feeds.lines import decode
 from models_catalog.engines.feeds.options import FeedOptions
 from models_catalog.engines.feeds.values import count, count_in_text, finish_of, moment_of_unix
 
+T = TypeVar("T")
+
 _ID = "gen_ai.request.id"
 _PROMPT = "gen_ai.usage.prompt_tokens"
 _COMPLETION = "gen_ai.usage.completion_tokens"
@@ -39,6 +41,9 @@ _WANTED = frozenset({_ID, _PROMPT, _COMPLETION, _PROMPT_LATER, _COMPLETION_LATER
 _ERROR_STATUS = 2
 # fixed64, as protobuf has it.
 _MAX_NANOS = 2**64 - 1
+# Exporters write one resource, few scopes, and no more attributes than the standard's 128.
+_MAX_GROUPS = 10_000
+_MAX_ATTRIBUTES = 1_000
 _HEXADECIMAL = re.compile(r"[0-9a-fA-F]{1,32}")
 
 
@@ -145,9 +150,28 @@ def _protobuf_spans(body: bytes) -> list[ProtoSpan]:
         export = ExportTraceServiceRequest.FromString(body)
     except (DecodeError, RecursionError):
         raise UnreadableLine(LineProblem.NOT_PROTOBUF) from None
-    scopes = [scope for resource in export.resource_spans for scope in resource.scope_spans]
-    check_items(sum(len(scope.spans) for scope in scopes))
-    return [span for scope in scopes for span in scope.spans]
+    return _spans_of([resource.scope_spans for resource in _few(export.resource_spans)])
+
+
+def _few(groups: Sequence[T]) -> Sequence[T]:
+    """Raises UnreadableLine for a body that is all envelopes."""
+    if len(groups) > _MAX_GROUPS:
+        raise UnreadableLine(LineProblem.TOO_LONG, "resources or scopes")
+    return groups
+
+
+def _spans_of(scopes_of_resources: Sequence[Sequence[Any]]) -> list[Any]:
+    """Nothing is built before it was counted."""
+    groups = sum(len(scopes) for scopes in scopes_of_resources)
+    if groups > _MAX_GROUPS:
+        raise UnreadableLine(LineProblem.TOO_LONG, "resources or scopes")
+    check_items(sum(len(scope.spans) for scopes in scopes_of_resources for scope in scopes))
+    return [span for scopes in scopes_of_resources for scope in scopes for span in scope.spans]
+
+
+def _check_attributes(number: int) -> None:
+    if number > _MAX_ATTRIBUTES:
+        raise UnreadableLine(LineProblem.TOO_LONG, "attributes")
 
 
 def _bytes_of_protobuf(span: ProtoSpan) -> bytes:
@@ -155,6 +179,7 @@ def _bytes_of_protobuf(span: ProtoSpan) -> bytes:
 
 
 def _entry_of_protobuf(span: ProtoSpan) -> FeedEntry | None:
+    _check_attributes(len(span.attributes))
     return _entry(
         Facts(
             event_id=f"{span.trace_id.hex()}:{span.span_id.hex()}",
@@ -183,13 +208,12 @@ def _protobuf_value(value: ProtoValue) -> Any:
 
 def _json_spans(body: bytes) -> list[msgspec.Raw]:
     export = decode(_export_decoder, body)
-    scopes = [scope for resource in export.resource_spans for scope in resource.scope_spans]
-    check_items(sum(len(scope.spans) for scope in scopes))
-    return [span for scope in scopes for span in scope.spans]
+    return _spans_of([resource.scope_spans for resource in _few(export.resource_spans)])
 
 
 def _entry_of_json(raw: msgspec.Raw) -> FeedEntry | None:
     span = decode(_span_decoder, raw)
+    _check_attributes(len(span.attributes))
     return _entry(
         Facts(
             event_id=f"{_hexadecimal(span.trace_id, 'traceId')}:{_hexadecimal(span.span_id, 'spanId')}",

@@ -7,6 +7,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 from uuid import UUID
 
+from django.core.exceptions import BadRequest
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.translation import gettext as _
@@ -243,7 +244,10 @@ def _chosen(request: HttpRequest) -> list[UUID]:
 
 
 def _action(text: str) -> BulkAction:
-    return BulkAction(text) if text in BulkAction.__members__ else BulkAction.ACCEPT
+    """Errors: BadRequest; nothing is done that was not asked for."""
+    if text not in BulkAction.__members__:
+        raise BadRequest("there is no such action")
+    return BulkAction(text)
 
 
 def _filters(request: HttpRequest) -> dict[str, str]:

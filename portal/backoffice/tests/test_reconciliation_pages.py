@@ -218,6 +218,8 @@ def test_many_are_decided_at_once_and_each_is_told_of(client: Client, stage: Sta
     assert text.count('data-testid="bulk-row"') == 3
     assert text.count("data-undone") == 1
     assert [state_of(one) for one in open_ids] == [DiscrepancyState.ACCEPTED] * 2
+    for unknown in ({}, {"action": "DELETE"}, {"action": ""}):
+        assert client.post(address, {**unknown, "id": ids, "is_asked": "1"}).status_code == 400
     nothing = client.post(address, {"action": "ACCEPT", "id": ["nonsense"]})
     assert 'data-testid="bulk-nothing"' in nothing.content.decode()
 

@@ -11,6 +11,7 @@ from django.test import Client
 from portal.console.tests.people import HTMX, Stage, open_stage
 from portal.console.tests.test_billing import fixture_of
 from portal.kit.ids import PREFIXES, public_id, uuid7
+from quotas.bundles import operations
 from quotas.bundles.tests.checker import SCRIPT, problems_of, run_script
 from quotas.bundles.tests.stage import ask, content_of, public_key, run
 from quotas.models import BillBundle
@@ -51,6 +52,16 @@ def test_from_nothing_to_a_file_that_verifies(stage: Stage, tmp_path: Path) -> N
     path = tmp_path / "bill.zip"
     path.write_bytes(content)
     assert problems_of(path, public_key()) == []
+
+
+def test_no_more_than_some_within_a_day(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operations, "MAX_A_DAY", 1)
+    assert stage.post("bundle-make", data={"month": "2026-01"}).status_code == 302
+    assert run(bundles_of(stage)[0].id)
+    refused = stage.post("bundle-make", data={"month": "2026-02"})
+    assert refused.status_code == 422
+    assert "At most 1 bills can be asked for within 24 hours." in refused.content.decode()
+    assert len(bundles_of(stage)) == 1
 
 
 def test_days_a_month_that_is_not_over_and_nonsense(stage: Stage) -> None:

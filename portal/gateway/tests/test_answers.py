@@ -106,7 +106,7 @@ def test_what_the_backend_is_sent(stage: Stage, flavour: str, engines: dict[str,
     if flavour == "sglang":
         assert sent.pop("rid") == attempt_id
     headers = {name.lower(): value for name, value in record["headers"]}
-    assert headers.get("x-request-id") == (attempt_id if flavour == "vllm" else None)
+    assert headers["x-request-id"] == attempt_id
     assert sent == {
         "model": "sim-model",
         "stream": False,

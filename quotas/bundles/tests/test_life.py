@@ -207,6 +207,44 @@ def test_whoever_comes_second_finds_it_made(tenant: TenantFixture) -> None:
     assert ask(tenant) != bundle_id
 
 
+def test_ten_within_a_day(tenant: TenantFixture) -> None:
+    for _ in range(operations.MAX_A_DAY):
+        touch(
+            ask(tenant), timedelta(0), state=BundleState.FAILED, failure="NOT_FINISHED", finished_at=utc_now()
+        )
+    with pytest.raises(operations.TooManyBundles):
+        ask(tenant)
+    with tenant_scope(tenant.id):
+        assert BillBundle.objects.count() == operations.MAX_A_DAY
+    assert ask(tenant, now=utc_now() + timedelta(days=1, minutes=1))
+
+
+def test_it_is_not_taken_for_left_between_long_steps(tenant: TenantFixture, monkeypatch: Any) -> None:
+    """Each step takes longer than anybody waits for a sign."""
+    bundle_id = ask(tenant)
+    steps: list[list[UUID]] = []
+
+    def slowly(name: str, module: Any) -> None:
+        real = getattr(module, name)
+
+        def step(*given: Any, **named: Any) -> Any:
+            # Whoever took so long has to say so before the next step begins.
+            steps.append(sweep())
+            touch(bundle_id, operations.STALLED + timedelta(seconds=5))
+            return real(*given, **named)
+
+        monkeypatch.setattr(module, name, step)
+
+    slowly("certificate", operations)
+    slowly("write_bundle", operations)
+    slowly("_keep", operations)
+    assert run(bundle_id)
+    assert len(steps) == 3
+    assert all(bundle_id not in stalled for stalled in steps)
+    touched = row_of(bundle_id).touched_at
+    assert utc_now() - touched < timedelta(minutes=1)
+
+
 def test_who_is_slow_does_not_write_over_who_took_over(tenant: TenantFixture, monkeypatch: Any) -> None:
     """A worker is taken for dead, another one makes the bundle, and the first one comes back."""
     bundle_id = ask(tenant)

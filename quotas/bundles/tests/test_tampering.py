@@ -364,3 +364,14 @@ def test_digests_are_those_of_the_files(bundle: Path) -> None:
     for told in manifest["files"]:
         assert told["sha256"] == hashlib.sha256(files[told["name"]]).hexdigest()
         assert told["size"] == len(files[told["name"]])
+
+
+def test_a_directory_that_fills_the_memory_is_not_read(bundle: Path, tmp_path: Path) -> None:
+    content = bytearray(bundle.read_bytes())
+    (length,) = struct.unpack_from("<I", content, len(content) - 10)
+    filling = bytes(2**20)
+    struct.pack_into("<I", content, len(content) - 10, length + len(filling))
+    forged = tmp_path / "large.zip"
+    forged.write_bytes(content[:-22] + filling + content[-22:])
+    (problem,) = problems_of(forged, public_key())
+    assert "the directory of the archive has" in problem

@@ -13,7 +13,7 @@ from models_catalog.engines.feeds import LINE_FORMATS, BadFeedOptions, FeedForma
 from quotas.reconciliation.ingest.by_hand import HandedOver, take_over
 from quotas.reconciliation.ingest.operations import BackendNotFound, UnknownFeed, ensure_feed
 from quotas.reconciliation.ingest.source import FeedSource
-from quotas.reconciliation.ingest.taking import CursorMoved, Taken
+from quotas.reconciliation.ingest.taking import BadCompleteTo, CursorMoved, Taken
 from tenants import queries as tenant_queries
 from tenants.operations import audit
 from tenants.scope import role_scope
@@ -60,6 +60,8 @@ class Command(BaseCommand):
                 )
             except BadFeedOptions as error:
                 raise CommandError(f"feed {feed.code}: {error}", returncode=BAD_ARGUMENTS) from error
+            except BadCompleteTo as error:
+                raise CommandError(f"--complete-to: {error}", returncode=BAD_ARGUMENTS) from error
             except OSError as error:
                 raise CommandError(f"{error.filename}: {error.strerror}") from error
             except CursorMoved as error:

@@ -9,10 +9,10 @@ from io import BufferedIOBase
 from pathlib import Path
 from uuid import UUID
 
-from quotas.reconciliation.ingest.files import FoundFile, files_of_folder
+from quotas.reconciliation.ingest.files import FoundFile, files_of_folder, name_of
 from quotas.reconciliation.ingest.reading import Told, nothing_told, read_file, read_stream, way_of
 from quotas.reconciliation.ingest.source import FeedSource, feed_source
-from quotas.reconciliation.ingest.taking import Taken, note_heard
+from quotas.reconciliation.ingest.taking import Taken, checked_complete_to, note_heard
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,12 @@ def take_over(
     and what is known already changes nothing. now: by the database's clock. is_closed: nobody writes to the
     files any more. complete_to: all calls that ended before then are in what is handed over, or came before.
 
-    Runs in the ingest role's scope. Errors: UnknownFeed, BadFeedOptions, NoLineFormat, OSError, CursorMoved.
+    Runs in the ingest role's scope.
+
+    Errors: BadCompleteTo, UnknownFeed, BadFeedOptions, NoLineFormat, OSError, CursorMoved.
     """
+    if complete_to is not None:
+        complete_to = checked_complete_to(complete_to, now=now)
     feed = feed_source(feed_id)
     way = way_of(feed, now=now, told=told)
     taken, waiting, files = Taken(), [], 0
@@ -49,11 +53,11 @@ def take_over(
         taken += read.taken
         files += 1
         if not read.is_whole or read.is_broken or read.is_cut:
-            waiting.append(file.path.name)
+            waiting.append(name_of(file.path))
     if stream is not None:
         taken += read_stream(way, stream)
     if complete_to is not None and not waiting:
-        note_heard(feed=feed, heard_at=None, complete_to=min(now, complete_to))
+        note_heard(feed=feed, heard_at=None, complete_to=complete_to)
     return HandedOver(files, taken, dict(way.reasons), waiting)
 
 
@@ -73,6 +77,6 @@ def _named(feed: FeedSource, path: Path, is_closed: bool) -> FoundFile:
     """By its name when it lies in the feed's folder, as who watches that names it."""
     path = path.resolve()
     is_at_home = bool(feed.folder) and path.parent == Path(feed.folder).resolve()
-    name = path.name if is_at_home else str(path)[-500:]
+    name = name_of(path, is_whole=not is_at_home)
     is_packed = path.suffix == ".gz"
     return FoundFile(path, name, path.stat().st_size, is_closed or is_packed)

@@ -36,9 +36,11 @@ def feed_of_token(token: str) -> UUID | None:
     return decode_base32(found[1]) if found else None
 
 
-def signature_of(*, token: str, timestamp: str, body: bytes) -> str:
-    """The signature of a body as it is sent, in hexadecimal digits. timestamp: Unix seconds, in digits."""
-    return hmac.new(token.encode(), timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
+def signature_of(*, token: str, timestamp: str, complete_to: str, body: bytes) -> str:
+    """The signature of a body as it is sent, in hexadecimal digits. timestamp: Unix seconds, in digits.
+    complete_to: as the header has it, empty without one."""
+    head = f"{timestamp}.{complete_to}.".encode("utf-8", "surrogateescape")
+    return hmac.new(token.encode(), head + body, hashlib.sha256).hexdigest()
 
 
 def is_token_of(feed: FeedSource | None, *, token: str, secrets: SecretStore | None) -> bool:
@@ -51,19 +53,22 @@ def is_signed_by(
     feed: FeedSource | None,
     *,
     timestamp: str,
+    complete_to: str,
     signature: str,
     body: bytes,
     now_s: float,
     secrets: SecretStore | None,
 ) -> bool:
-    """Whether the headers sign this body now. A signature is good for TOLERANCE_S before and after its time;
-    within that it may come again, and changes nothing."""
+    """Whether the headers sign this body and themselves now. A signature is good for TOLERANCE_S before and
+    after its time; within that it may come again, and changes nothing."""
     given = _SIGNATURE.fullmatch(signature)
     if given is None or _TIMESTAMP.fullmatch(timestamp) is None:
         return False
     if abs(now_s - int(timestamp)) > TOLERANCE_S:
         return False
-    own = signature_of(token=_token_of(feed, secrets), timestamp=timestamp, body=body)
+    own = signature_of(
+        token=_token_of(feed, secrets), timestamp=timestamp, complete_to=complete_to, body=body
+    )
     return hmac.compare_digest(own, given[1]) and feed is not None
 
 

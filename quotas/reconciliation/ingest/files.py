@@ -6,8 +6,11 @@ leave it the same file, and one that was emptied or begun anew is another.
 
 from __future__ import annotations
 
+import errno
 import gzip
+import os
 import re
+import stat
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -36,6 +39,8 @@ _ROTATED: Final = re.compile(r".*\.[0-9]{1,4}")
 # A file that was rotated away and has not been written to for so long is closed; another one after longer.
 _ROTATED_STILL_S: Final = 60.0
 _STILL_S: Final = 3600.0
+# As much as a cursor has room for.
+_MAX_NAME: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +58,20 @@ class FoundFile:
 
 
 def files_of_folder(folder: Path, *, now_s: float) -> tuple[list[FoundFile], list[str]]:
-    """The files in it, those that were written to least lately first, and the names of those that cannot be
-    read because of how they are packed. Folders inside are left alone. Errors: OSError."""
+    """The files in it, those that were written to least lately first, and what is wrong with those that
+    cannot be read because of what they are. Folders inside are left alone. Errors: OSError."""
     found: list[tuple[float, FoundFile]] = []
     unreadable: list[str] = []
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.suffix in _UNFINISHED or not path.is_file():
             continue
+        if path.is_symlink():
+            # One to a file beside it, as engines have for their newest, names what is read anyway.
+            if path.resolve().parent != folder.resolve():
+                unreadable.append(f"{name_of(path)} is a link to elsewhere")
+            continue
         if path.suffix in _OTHERWISE_PACKED:
-            unreadable.append(path.name)
+            unreadable.append(f"{name_of(path)} cannot be unpacked")
             continue
         try:
             state = path.stat()
@@ -70,20 +80,36 @@ def files_of_folder(folder: Path, *, now_s: float) -> tuple[list[FoundFile], lis
             continue
         is_rotated = path.suffix == _PACKED or _ROTATED.fullmatch(path.name) is not None
         is_closed = now_s - state.st_mtime > (_ROTATED_STILL_S if is_rotated else _STILL_S)
-        found.append((state.st_mtime, FoundFile(path, path.name, state.st_size, is_closed)))
+        found.append((state.st_mtime, FoundFile(path, name_of(path), state.st_size, is_closed)))
     found.sort(key=lambda one: one[0])
     return [file for _, file in found], unreadable
+
+
+def name_of(path: Path, *, is_whole: bool = False) -> str:
+    """What a file is called, or all of its path, as text: the disk's names are bytes of any kind."""
+    text = os.fsencode(path if is_whole else path.name).decode("utf-8", "backslashreplace")
+    return text[-_MAX_NAME:]
 
 
 @contextmanager
 def opened(file: FoundFile) -> Iterator[BufferedIOBase]:
     """The file's content, unpacked. Errors: OSError; BROKEN_ARCHIVE while it is read."""
-    if file.is_packed:
-        with gzip.open(file.path, "rb") as unpacked:
-            yield unpacked
-    else:
-        with file.path.open("rb") as plain:
+    with open(file.path, "rb", opener=_open_file) as plain:
+        if file.is_packed:
+            with gzip.GzipFile(fileobj=plain, mode="rb") as unpacked:
+                yield unpacked
+        else:
             yield plain
+
+
+def _open_file(path: str, flags: int) -> int:
+    """A file and nothing else: what was one may have become a pipe that nobody writes to, or a link, since
+    it was found. Errors: OSError."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no file", path)
+    return descriptor
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +153,9 @@ class KnownFiles:
         return Place(row, b"")
 
     def settle(self, row: FeedFile, *, offset: int) -> None:
-        """Give a row that is not stored yet its identity: the digest of its first bytes, up to `offset`."""
-        head = bytes.fromhex(row.identity)[:offset]
+        """Give a row that is not stored yet its identity: the digest of its first bytes, up to `offset`; of
+        one that broke off within its first line, of what there is. Every file begins with no bytes."""
+        head = bytes.fromhex(row.identity)[: offset or None]
         base = _key(head)
         twins = len(self._by_head[base])
         row.identity = f"{base}-{twins}" if twins else base

@@ -3,6 +3,7 @@ stopped."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+from celery.exceptions import SoftTimeLimitExceeded
 from django.db import connections
 
 from models_catalog.engines.feeds import BadFeedOptions, NoLineFormat
@@ -21,6 +23,8 @@ from quotas.reconciliation.ingest.source import FeedSource, watched_feeds
 from quotas.reconciliation.ingest.taking import CursorMoved, Taken, note_error, note_heard
 from tenants import queries as tenant_queries
 from tenants.scope import role_scope, scope_alias
+
+logger = logging.getLogger(__name__)
 
 # A folder in which files lay so lately and now there are none: a disk that is not mounted looks like that.
 _GONE: Final = timedelta(days=1)
@@ -48,9 +52,10 @@ class TailReport:
 
 def tail_feeds(*, slice_s: float, total_s: float) -> TailReport:
     """Read the folder of every feed on, each for at most `slice_s` seconds, those that are behind
-    first, and all for at most `total_s`. Safe to run twice and beside itself.
+    first, and all for at most `total_s`. Safe to run twice and beside itself. What fails in one feed stops no
+    other.
 
-    Opens the scope of the ingest role.
+    Opens the scope of the ingest role. Errors: SoftTimeLimitExceeded.
     """
     taken, failed, left = Taken(), 0, 0
     end_s = time.monotonic() + total_s
@@ -61,7 +66,14 @@ def tail_feeds(*, slice_s: float, total_s: float) -> TailReport:
                 left += 1
                 continue
             now = tenant_queries.database_time()
-            run = tail_feed(feed=feed, now=now, deadline_s=min(end_s, start_s + slice_s))
+            try:
+                run = tail_feed(feed=feed, now=now, deadline_s=min(end_s, start_s + slice_s))
+            except SoftTimeLimitExceeded:
+                raise
+            except Exception as failure:  # noqa: BLE001 - its text may hold what stands in the file
+                kind = type(failure).__name__
+                logger.error("quotas.feeds.failed", extra={"feed": feed.code, "kind": kind})
+                run = _failed(feed, f"reading it failed: {kind}")
             taken += run.taken
             failed += bool(run.error)
             left += not run.is_whole and not run.is_busy
@@ -89,8 +101,9 @@ def tail_feed(
 
 
 def _read_files(way: Way, files: list[FoundFile], unreadable: list[str]) -> FolderRead:
-    taken, is_whole = Taken(), True
-    error = f"{unreadable[0]} cannot be unpacked" if unreadable else ""
+    # What cannot be read may say anything.
+    taken, is_whole = Taken(), not unreadable
+    error = unreadable[0] if unreadable else ""
     for file in files:
         if taken.lines and time.monotonic() > way.deadline_s:
             is_whole = False

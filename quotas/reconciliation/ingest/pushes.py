@@ -24,7 +24,7 @@ from quotas.reconciliation.ingest.batch import Batch, Refused
 from quotas.reconciliation.ingest.identity import NotTaken, Stager, record_bounds
 from quotas.reconciliation.ingest.redaction import redacted
 from quotas.reconciliation.ingest.source import FeedSource
-from quotas.reconciliation.ingest.taking import Taken, take_batch
+from quotas.reconciliation.ingest.taking import Taken, checked_complete_to, take_batch
 
 # In a body; more say that it is not of this format at all.
 MAX_UNREADABLE: Final = 1_000
@@ -79,8 +79,9 @@ def take_push(
     without it, all has been that the feed says.
 
     Errors: UnreadableLine for a body that is none of this format as a whole, UnknownContentType,
-    TooManyUnreadable, FeedNotReady.
+    TooManyUnreadable, FeedNotReady, BadCompleteTo.
     """
+    complete_to = now if complete_to is None else checked_complete_to(complete_to, now=now)
     if not feed.is_enabled:
         raise FeedNotReady("the feed is switched off")
     try:
@@ -99,9 +100,7 @@ def take_push(
             batch.refuse(_not_taken(place, item, problem))
         if len(batch.refused) > MAX_UNREADABLE:
             raise TooManyUnreadable(f"more than {MAX_UNREADABLE} items cannot be read")
-    taken = take_batch(
-        feed=feed, batch=batch, received_at=now, complete_to=min(now, complete_to) if complete_to else now
-    )
+    taken = take_batch(feed=feed, batch=batch, received_at=now, complete_to=complete_to)
     return Pushed(taken, [Problem(one.offset, one.reason, one.detail) for one in batch.refused])
 
 

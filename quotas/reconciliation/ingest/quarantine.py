@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 from uuid import UUID
 
+from celery.exceptions import SoftTimeLimitExceeded
 from django.db import transaction
 
-from models_catalog.engines.feeds import BadFeedOptions, NoLineFormat, UnreadableLine
+from models_catalog.engines.feeds import BadFeedOptions, NoLineFormat
 from quotas.models import FeedFile, FeedQuarantine, QuarantineState
 from quotas.reconciliation.ingest.batch import MAX_RUN_BYTES, Batch
 from quotas.reconciliation.ingest.files import BROKEN_ARCHIVE, FoundFile, files_of_folder, opened
@@ -19,6 +21,9 @@ from quotas.reconciliation.ingest.reading import Way, way_of
 from quotas.reconciliation.ingest.source import FeedSource, feed_source
 from quotas.reconciliation.ingest.taking import take_batch
 from tenants.scope import scope_alias
+
+# Other files that a line is looked for in, when its own is gone.
+MAX_PLACES: Final = 32
 
 
 class UnknownLine(LookupError):
@@ -103,7 +108,9 @@ def _read_all(way: Way, content: bytes, batch: Batch) -> bool:
     for line in content.split(b"\n"):
         try:
             entry = way.reader.read(line)
-        except UnreadableLine:
+        except SoftTimeLimitExceeded:
+            raise
+        except Exception:  # noqa: BLE001 - a reader that fails has not read it either
             return False
         if entry is not None and batch.add(entry) is not None:
             return False
@@ -115,7 +122,7 @@ def _bytes_of(feed: FeedSource, line: FeedQuarantine, now: datetime) -> bytes:
     row = FeedFile.objects.filter(id=line.file_id).first() if line.file_id else None
     if row is None:
         raise NothingToReadAgain("what was pushed is not kept")
-    for file in _places(feed, row, now):
+    for file in _places(feed, row, line, now):
         try:
             with opened(file) as stream:
                 stream.seek(line.offset)
@@ -127,10 +134,17 @@ def _bytes_of(feed: FeedSource, line: FeedQuarantine, now: datetime) -> bytes:
     raise NothingToReadAgain("its file is gone, or holds something else")
 
 
-def _places(feed: FeedSource, row: FeedFile, now: datetime) -> Iterator[FoundFile]:
-    """Where the file may lie: where it was, or under another name."""
+def _places(feed: FeedSource, row: FeedFile, line: FeedQuarantine, now: datetime) -> Iterator[FoundFile]:
+    """Where the file may lie: where it was, or under another name. Those that are called alike come first."""
     folder = Path(feed.folder) if feed.folder else None
     path = Path(row.name) if folder is None else folder / row.name
     yield FoundFile(path, row.name, 0, is_closed=False)
     if folder is not None and folder.is_dir():
-        yield from files_of_folder(folder, now_s=now.timestamp())[0]
+        end = line.offset + line.length
+        found = [
+            file
+            for file in files_of_folder(folder, now_s=now.timestamp())[0]
+            if file.path != path and (file.is_packed or file.size >= end)
+        ]
+        found.sort(key=lambda file: not file.name.startswith(row.name.partition(".")[0]))
+        yield from found[:MAX_PLACES]

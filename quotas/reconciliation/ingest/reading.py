@@ -11,6 +11,8 @@ from datetime import datetime, timedelta
 from io import BufferedIOBase
 from typing import Final
 
+from celery.exceptions import SoftTimeLimitExceeded
+
 from models_catalog.engines.feeds import (
     LineProblem,
     LineReader,
@@ -198,6 +200,9 @@ def _read_line(way: Way, batch: Batch, line: bytes | LongLine, offset: int) -> i
         problem = None if entry is None else batch.add(entry)
     except UnreadableLine as unreadable:
         batch.refuse_line(line, offset=offset, reason=unreadable.reason, detail=unreadable.detail)
+    except SoftTimeLimitExceeded:
+        # It comes whatever is being done; the line is not to blame.
+        raise
     except Exception as failure:  # noqa: BLE001 - a line that a reader did not foresee stops no feed
         batch.refuse_line(line, offset=offset, reason=READER_FAILED, detail=type(failure).__name__)
     else:

@@ -1,62 +1,74 @@
-"""What is kept of a pushed body that could not be read: its shape and its numbers, never a text."""
+"""What is kept of a pushed body that could not be read: its counts, never a text nor any other number."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Set
 from typing import Any, Final
 
 from models_catalog.engines.feeds import FeedOptions
 from quotas.models import MAX_QUARANTINED_BODY
 
-# Names of our own schema, of OpenAI's usage and of spans. Others may be texts, too.
-_KNOWN: Final = frozenset(
+# Names that our own schema, OpenAI's usage and spans have for counts, and those that counts stand within.
+_COUNTS: Final = frozenset(
     (
-        *("specversion", "type", "source", "id", "time", "data", "datacontenttype"),
-        *("wire_id", "part", "finish", "finished_at", "event_id", "unit", "usage"),
-        *("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens", "total_tokens"),
+        *("part", "prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens", "total_tokens"),
         *("input_tokens", "output_tokens"),
-        *("traceId", "spanId", "startTimeUnixNano", "endTimeUnixNano", "status", "code"),
-        *("attributes", "key", "value", "intValue", "stringValue", "arrayValue", "values"),
+        *("gen_ai.usage.prompt_tokens", "gen_ai.usage.completion_tokens"),
+        *("gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens"),
+        *("gen_ai.usage.cache_read.input_tokens", "gen_ai.request.max_tokens"),
     )
 )
-_TEXT: Final = "…"
-_NUMBER: Final = re.compile(r"-?[0-9]{1,30}(\.[0-9]{1,30})?")
+_WITHIN: Final = frozenset({"data", "usage", "attributes"})
+_COUNT_FIELDS: Final = frozenset(
+    {"part", "prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens"}
+)
+# Longer ones are no counts, and may be made to say something.
+_WHOLE_NUMBER: Final = re.compile(r"-?[0-9]{1,10}")
 _MAX_DEPTH: Final = 12
 _MAX_ITEMS: Final = 50
 
 
 def redacted(item: bytes, *, options: FeedOptions) -> str:
-    """At most MAX_QUARANTINED_BODY characters: of JSON known names and numbers, of other text its numbers and
-    what parts its columns, of anything else nothing."""
+    """At most MAX_QUARANTINED_BODY characters: of JSON the known counts that are whole numbers, of anything
+    else nothing."""
     try:
-        text = item.decode()
-    except UnicodeDecodeError:
-        return ""
-    try:
-        value = json.loads(text)
+        value = json.loads(item)
     except (ValueError, RecursionError):
-        cells = text.strip().split(options.delimiter)[:_MAX_ITEMS]
-        return options.delimiter.join(_cell(cell) for cell in cells)[:MAX_QUARANTINED_BODY]
-    known = _KNOWN | {step for path in options.columns.values() for step in path.split(".")}
-    return json.dumps(_value(value, known, 0), ensure_ascii=False)[:MAX_QUARANTINED_BODY]
+        return ""
+    paths = [path.split(".") for field, path in options.columns.items() if field in _COUNT_FIELDS]
+    counts = _COUNTS | {path[-1] for path in paths}
+    within = _WITHIN | {step for path in paths for step in path[:-1]}
+    kept = _kept(value, counts, within, 0) if isinstance(value, dict) else {}
+    return json.dumps(kept)[:MAX_QUARANTINED_BODY] if kept else ""
 
 
-def _cell(cell: str) -> str:
-    cell = cell.strip()
-    return cell if not cell or _NUMBER.fullmatch(cell) else _TEXT
+def _kept(value: dict[str, Any], counts: Set[str], within: Set[str], depth: int) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for name, item in value.items():
+        if isinstance(item, dict) and name in within and depth < _MAX_DEPTH:
+            inner = _kept(item, counts, within, depth + 1)
+        elif isinstance(item, list) and name in within:
+            inner = _kept(_members_of(item), counts, within, _MAX_DEPTH)
+        else:
+            inner = {}
+            if name in counts and type(item) is int and _WHOLE_NUMBER.fullmatch(str(item)):
+                kept[name] = item
+        if inner:
+            kept[name] = inner
+    return kept
 
 
-def _value(value: Any, known: Iterable[str], depth: int) -> Any:
-    if isinstance(value, bool) or value is None:
-        return value
-    if isinstance(value, int | float):
-        # Longer ones are no counts, and may be made to say something.
-        return value if len(str(value)) <= 30 else _TEXT
-    if depth >= _MAX_DEPTH or isinstance(value, str):
-        return _TEXT
-    if isinstance(value, list):
-        return [_value(item, known, depth + 1) for item in value[:_MAX_ITEMS]]
-    kept = {name: _value(item, known, depth + 1) for name, item in value.items() if name in known}
-    return kept if len(kept) == len(value) else {**kept, _TEXT: len(value) - len(kept)}
+def _members_of(attributes: list[Any]) -> dict[str, Any]:
+    """Attributes of a span as members, whose whole numbers are texts of digits by the rules of protobuf."""
+    members: dict[str, Any] = {}
+    for attribute in attributes[:_MAX_ITEMS]:
+        if not isinstance(attribute, dict) or not isinstance(attribute.get("key"), str):
+            continue
+        value = attribute.get("value")
+        number = value.get("intValue") if isinstance(value, dict) else None
+        if isinstance(number, str) and _WHOLE_NUMBER.fullmatch(number):
+            number = int(number)
+        members[attribute["key"]] = number
+    return members

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from django.db import connections, transaction
@@ -33,6 +33,15 @@ ON CONFLICT (feed_id) DO UPDATE SET
   heard_at = GREATEST(quotas_feedstate.heard_at, EXCLUDED.heard_at),
   error = ''
 """
+
+
+# Nobody's clock is further ahead than this, and nobody's calls are older.
+_AHEAD: Final = timedelta(minutes=5)
+_EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+class BadCompleteTo(ValueError):
+    """Until then no feed can have said all."""
 
 
 class CursorMoved(RuntimeError):
@@ -98,6 +107,13 @@ def take_batch(
         for name, value in moved.items():
             setattr(cursor.row, name, value)
     return taken
+
+
+def checked_complete_to(complete_to: datetime, *, now: datetime) -> datetime:
+    """What a feed says of itself, at most now. Errors: BadCompleteTo."""
+    if not _EARLIEST <= complete_to <= now + _AHEAD:
+        raise BadCompleteTo("a moment between 2000 and now")
+    return min(now, complete_to)
 
 
 def note_heard(*, feed: FeedSource, heard_at: datetime | None, complete_to: datetime | None) -> None:

@@ -23,7 +23,9 @@ BEGIN
     LEFT JOIN LATERAL (
       SELECT count(*) AS records, count(*) FILTER (WHERE f.verdict = 'MATCHED') AS matched
       FROM quotas_feedrecord f
-      WHERE f.subject_id = a.id AND f.subject_id >= v_first AND f.subject_id < v_end) w ON true
+      WHERE f.subject_id = a.id AND f.subject_id >= v_first AND f.subject_id < v_end
+        -- Of others' records it is none.
+        AND f.verdict <> 'FOREIGN') w ON true
     WHERE a.request_id = ANY (v_requests) AND a.tenant_id = p_tenant AND a.id >= v_first AND a.id < v_end
     GROUP BY a.request_id
     HAVING sum(w.matched) > 0 AND sum(w.matched) = sum(w.records)

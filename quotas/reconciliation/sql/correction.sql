@@ -28,7 +28,10 @@ LANGUAGE sql STABLE AS $$
       a.completion_tokens::bigint AS own_completion, s.prompt_tokens::bigint AS prompt, s.cached_tokens::bigint AS cached,
       s.completion_tokens::bigint AS completion, s.reasoning_tokens::bigint AS reasoning,
       s.subject_id IS NOT NULL AND CASE a.outcome WHEN 'COMPLETED' THEN s.finish NOT IN ('ABORT', 'ERROR')
-        WHEN 'LOST' THEN s.finish IN ('STOP', 'LENGTH') ELSE false END AS counts
+        WHEN 'LOST' THEN s.finish IN ('STOP', 'LENGTH') ELSE false END
+        -- What an operator decided about it stands, whatever is decided about the call's other attempts.
+        AND NOT EXISTS (SELECT FROM quotas_discrepancy v WHERE v.attempt_id = a.id
+          AND v.kind IN ('MISMATCHED', 'LOST_SETTLEMENT') AND v.state IN ('ACCEPTED', 'WAIVED')) AS counts
     FROM quotas_attempt a
     JOIN models_catalog_deployment d ON d.id = a.deployment_id
     LEFT JOIN quotas_feed_said(p_attempts) s ON s.subject_id = a.id AND s.backend_id = d.backend_id
@@ -237,7 +240,8 @@ BEGIN
       WHEN r.action = 'WAIVE' THEN 'EXPLAINED'
       WHEN (r.prompt, r.cached, r.completion, r.reasoning) IS NOT DISTINCT FROM (coalesce(u.prompt_tokens, 0)::bigint,
         coalesce(u.cached_tokens, 0)::bigint, coalesce(u.completion_tokens, 0)::bigint, coalesce(u.reasoning_tokens, 0)::bigint)
-        THEN 'ALREADY_DONE'
+        -- The same counts may be billed otherwise: a call that seemed to break off came to its end.
+        AND (u.request_id IS NULL OR (u.billed = v_billed AND v_delta = 0)) THEN 'ALREADY_DONE'
       WHEN v_delta > 0 AND r.admitted_at < v_now - make_interval(days => p_days) THEN 'TOO_OLD'
       WHEN r.is_unclear AND r.action <> 'HAND' THEN 'WAITING'
       WHEN r.action = 'AUTO' AND (coalesce(r.cause = 'BY_HAND', false) OR abs(v_delta) > p_limit_nanos

@@ -23,12 +23,13 @@ RETURNS TABLE (subject_id uuid, backend_id uuid, parts bigint, prompt_tokens big
                is_disputed boolean, contents uuid[], places bigint[], verdicts text[])
 LANGUAGE sql STABLE AS $$
   SELECT p.subject_id, p.backend_id, count(*) FILTER (WHERE p.place = 1),
-    sum(p.prompt_tokens) FILTER (WHERE p.place = 1),
+    -- A backend may say absurd things of several parts; what is stored of their sum has room for so much.
+    least(sum(p.prompt_tokens) FILTER (WHERE p.place = 1), 2147483647),
     CASE WHEN bool_and(p.cached_tokens IS NOT NULL) FILTER (WHERE p.place = 1)
-      THEN sum(p.cached_tokens) FILTER (WHERE p.place = 1) END,
-    sum(p.completion_tokens) FILTER (WHERE p.place = 1),
+      THEN least(sum(p.cached_tokens) FILTER (WHERE p.place = 1), 2147483647) END,
+    least(sum(p.completion_tokens) FILTER (WHERE p.place = 1), 2147483647),
     CASE WHEN bool_and(p.reasoning_tokens IS NOT NULL) FILTER (WHERE p.place = 1)
-      THEN sum(p.reasoning_tokens) FILTER (WHERE p.place = 1) END,
+      THEN least(sum(p.reasoning_tokens) FILTER (WHERE p.place = 1), 2147483647) END,
     (array_agg(p.finish ORDER BY array_position('{ABORT,ERROR,UNKNOWN,LENGTH,STOP}', p.finish::text))
       FILTER (WHERE p.place = 1))[1],
     max(p.event_at) FILTER (WHERE p.place = 1), bool_or(p.is_late),
@@ -133,7 +134,7 @@ BEGIN
       feed_prompt_tokens = j.prompt_tokens, feed_cached_tokens = j.cached_tokens,
       feed_completion_tokens = j.completion_tokens, feed_reasoning_tokens = j.reasoning_tokens, feed_finish = j.finish
     FROM judged j
-    WHERE d.attempt_id = j.subject_id AND d.kind = 'GATEWAY_ONLY' AND d.state IN ('OPEN', 'WAITING')
+    WHERE d.attempt_id = j.subject_id AND d.kind = 'GATEWAY_ONLY' AND d.state IN ('OPEN', 'WAITING') AND j.is_ours
   ), told AS (
     SELECT p.*, k.kind AS row_kind
     FROM placed p CROSS JOIN LATERAL (
@@ -228,7 +229,7 @@ BEGIN
       CASE WHEN a.id IS NULL THEN coalesce(left(s.wire_id, 200), '') ELSE '' END, s.prompt_tokens, s.cached_tokens,
       s.completion_tokens, s.reasoning_tokens, s.finish, coalesce(s.event_at, p_received_at), p_received_at,
       CASE WHEN a.id IS NULL THEN 'FOREIGN' WHEN a.outcome IS NULL THEN 'EARLY'
-        WHEN s.subjects = 1 AND NOT (s.subject_id = ANY (v_again)) AND a.outcome = 'COMPLETED'
+        WHEN s.subjects = 1 AND NOT (s.subject_id = ANY (v_again)) AND a.outcome = 'COMPLETED' AND u.request_id IS NOT NULL
           AND s.prompt_tokens = a.prompt_tokens AND s.completion_tokens = a.completion_tokens
           AND coalesce((s.cached_tokens = u.cached_tokens AND s.reasoning_tokens = u.reasoning_tokens)
             -- Of several choices the parts of each are not known.

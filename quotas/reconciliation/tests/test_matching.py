@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from uuid import UUID
 
 import pytest
 
+from portal.kit.clock import utc_now
 from portal.kit.ids import uuid7
+from quotas.metering.queries import confirmed_requests
 from quotas.models import SuspenseItem
+from quotas.reconciliation.matching import open_gateway_only
 from quotas.reconciliation.tests.said import (
     Said,
     assert_books_hold,
@@ -248,6 +252,56 @@ def test_what_is_not_ours_is_on_nobodys_bill(
     ]
     post()
     assert facts(row)[2] == 20
+    with role_scope("dataplane"):
+        assert list(confirmed_requests(tenant_id=tenant.id, request_ids=[row.request_id])) == [row.request_id]
+
+
+def test_what_another_backend_says_explains_nothing(
+    dataplane: Connection, tenant: TenantFixture, model: ModelFixture, feed: UUID
+) -> None:
+    row = served(dataplane, tenant, model, 10, 20)
+    now = utc_now()
+    with role_scope("dataplane"):
+        opened = open_gateway_only(
+            backend_id=model.backend_id,
+            from_at=now - timedelta(minutes=5),
+            to_at=now + timedelta(minutes=5),
+            now=now,
+        )
+    assert opened == 1
+    take(make_feed(make_model().backend_id), [Said(row.attempt_id, 9, 20)])
+    assert discrepancies_of(row)["GATEWAY_ONLY"]["state"] == "OPEN"
+    take(feed, [Said(row.attempt_id, 10, 20)])
+    assert discrepancies_of(row)["GATEWAY_ONLY"]["reason"] == "CAME_LATE"
+
+
+def test_absurd_parts_keep_nobody_from_being_corrected(
+    dataplane: Connection, tenant: TenantFixture, model: ModelFixture, feed: UUID
+) -> None:
+    """Their sum is beyond what a column holds, and they come before the call is settled."""
+    row = admitted(dataplane, admission_row(tenant, model))
+    most = 2**31 - 1
+    take(feed, [Said(row.attempt_id, most, most, part=0), Said(row.attempt_id, most, most, part=1)])
+    settle_as(dataplane, row, 10, 20)
+    other = served(dataplane, tenant, model, 10, 20)
+    take(feed, [Said(other.attempt_id, 10, 19)])
+    post()
+    assert facts(other)[2] == 19
+    assert facts(row)[:3:2] == (row.prompt_bound_tokens, row.output_cap_tokens)
+    assert_books_hold()
+
+
+def test_cached_tokens_count_behind_a_late_settlement_too(
+    dataplane: Connection, tenant: TenantFixture, model: ModelFixture, feed: UUID
+) -> None:
+    row = admitted(dataplane, admission_row(tenant, model))
+    checkpoint(dataplane, checkpoint_row(row, 10, 5))
+    lost(dataplane, row)
+    settle_as(dataplane, row, 10, 20, cached=8)
+    take(feed, [Said(row.attempt_id, 10, 20, cached_tokens=2)])
+    post()
+    assert facts(row)[:3] == (10, 2, 20)
+    assert_books_hold()
 
 
 def test_ids_of_days_that_never_were_are_left_out(feed: UUID) -> None:

@@ -154,6 +154,38 @@ def event_with(**changes: Any) -> Any:
     return {**json.loads(cloudevent(VALUES)), **changes}
 
 
+@pytest.mark.parametrize("kind", ["resources", "scopes"])
+def test_an_export_of_nothing_but_envelopes_is_refused_as_a_whole(kind: str) -> None:
+    many: list[dict[str, Any]] = [{}] * 10_001
+    told = {"resourceSpans": many if kind == "resources" else [{"scopeSpans": many}]}
+    request = ExportTraceServiceRequest()
+    groups = request.resource_spans if kind == "resources" else request.resource_spans.add().scope_spans
+    for _ in many:
+        groups.add()
+    for body, content_type in (
+        (json.dumps(told).encode(), "application/json"),
+        (request.SerializeToString(), PROTOBUF),
+    ):
+        with pytest.raises(UnreadableLine) as caught:
+            OTLP.read_body(body, content_type)
+        assert (caught.value.reason, caught.value.detail) == (LineProblem.TOO_LONG, "resources or scopes")
+
+
+def test_a_span_of_nothing_but_attributes_is_told_alone() -> None:
+    crumbs = span(USED)
+    crumbs["attributes"] += [{}] * 1_000
+    first, second = OTLP.read_body(otlp(crumbs, span(USED)), "application/json")
+    assert isinstance(first, UnreadableItem)
+    assert (first.reason, first.detail) == (LineProblem.TOO_LONG, "attributes")
+    assert isinstance(second, FeedEntry)
+    request = ExportTraceServiceRequest()
+    made = request.resource_spans.add().scope_spans.add().spans.add()
+    for _ in range(1_001):
+        made.attributes.add()
+    (item,) = OTLP.read_body(request.SerializeToString(), PROTOBUF)
+    assert isinstance(item, UnreadableItem)
+
+
 def test_a_batch_of_events() -> None:
     events = [event_with(id=str(number)) for number in range(3)]
     events[1]["data"]["prompt_tokens"] = -1

@@ -122,6 +122,41 @@ def test_a_state_that_nobody_expected_disturbs_no_request(module: ModuleType, tm
     assert written(tmp_path) == []
 
 
+def test_a_message_that_nobody_expected_reaches_whoever_asked(
+    module: ModuleType, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # No bytes: watching fails, and what becomes of it is for the server to say.
+    odd: Any = "an answer of another kind"
+    middleware = module.UsageLog(Vllm(body=odd), str(tmp_path))
+    sent = asyncio.run(ask(middleware, "/v1/responses"))
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+    middleware.lines.close()
+    assert len(written(tmp_path)) == 1
+    assert caplog.text.count("usage_log.failed") == 1
+    assert "another kind" not in caplog.text
+
+
+def test_a_descriptor_is_closed_once(
+    module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = module.LineFile(tmp_path)
+    assert lines._write(b"{}\n")
+    monkeypatch.setattr(module, "MAX_FILE_AGE_S", 0.0)
+    closed: list[int] = []
+
+    def failing(descriptor: int) -> None:
+        closed.append(descriptor)
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module.os, "close", failing)
+        assert not lines._write(b"{}\n")
+        assert lines._write(b"{}\n")
+    assert len(closed) == 1
+    for descriptor in (*closed, lines._descriptor):
+        os.close(descriptor)
+
+
 @pytest.mark.parametrize("request_id", [b"", b"x" * 201, b"a\nb", b"\x00"])
 def test_a_header_that_is_no_id_is_left_out(module: ModuleType, tmp_path: Path, request_id: bytes) -> None:
     middleware = module.UsageLog(Vllm(), str(tmp_path))

@@ -75,6 +75,8 @@ def test_standard_input(backend: str, tmp_path: Path, monkeypatch: pytest.Monkey
         ["--format", "vllm_middleware", "/no/such/file"],
         ["--format", "ndjson", "."],
         ["--format", "vllm_middleware", "--complete-to", "2026-01-01", "-"],
+        ["--format", "vllm_middleware", "--complete-to", "1999-12-31T00:00:00Z", "."],
+        ["--format", "vllm_middleware", "--complete-to", "2199-12-31T00:00:00Z", "."],
         ["--format", "nothing", "-"],
     ],
 )

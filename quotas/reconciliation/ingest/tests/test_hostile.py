@@ -151,10 +151,18 @@ def test_forged_proofs() -> None:
     )
     body, now_s = b"body", 1_800_000_000.0
     timestamp = "1800000000"
-    right = signature_of(token=token, timestamp=timestamp, body=body)
+    right = signature_of(token=token, timestamp=timestamp, complete_to="", body=body)
 
     def proves(feed: FeedSource | None, at: str, signature: str, what: bytes = body) -> bool:
-        return is_signed_by(feed, timestamp=at, signature=signature, body=what, now_s=now_s, secrets=secrets)
+        return is_signed_by(
+            feed,
+            timestamp=at,
+            complete_to="",
+            signature=signature,
+            body=what,
+            now_s=now_s,
+            secrets=secrets,
+        )
 
     assert proves(signed, timestamp, f"v1={right}")
     forged = [
@@ -167,13 +175,21 @@ def test_forged_proofs() -> None:
         (signed, timestamp, f"v1={right}0"),
         (signed, timestamp, ""),
         (signed, "1800000001", f"v1={right}"),
-        (signed, "1799999699", f"v1={signature_of(token=token, timestamp='1799999699', body=body)}"),
-        (signed, "1800000301", f"v1={signature_of(token=token, timestamp='1800000301', body=body)}"),
+        (
+            signed,
+            "1799999699",
+            f"v1={signature_of(token=token, timestamp='1799999699', complete_to='', body=body)}",
+        ),
+        (
+            signed,
+            "1800000301",
+            f"v1={signature_of(token=token, timestamp='1800000301', complete_to='', body=body)}",
+        ),
         (signed, "١٨٠٠٠٠٠٠٠٠", f"v1={right}"),
         (signed, "-1", f"v1={right}"),
         (feed, timestamp, f"v1={right}"),
         (None, timestamp, f"v1={right}"),
-        (signed, timestamp, f"v1={signature_of(token='', timestamp=timestamp, body=body)}"),
+        (signed, timestamp, f"v1={signature_of(token='', timestamp=timestamp, complete_to='', body=body)}"),
     ]
     assert len(forged) == 20
     assert not any(proves(*each) for each in forged)
