@@ -1,10 +1,11 @@
 """Writes that concern an organization as a whole: opening it, its welcome credit, and its calls."""
 
+import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from django.db import connections, transaction
+from django.db import DatabaseError, connections, transaction
 from django.db.models import Q
 
 from portal.kit.ids import PREFIXES, public_id
@@ -16,6 +17,8 @@ from quotas.welcome.policy import WelcomePolicy
 from tenants import operations as tenant_operations
 from tenants.operations.audit import Actor, checked_reason, record
 from tenants.scope import role_scope, scope_alias
+
+logger = logging.getLogger(__name__)
 
 # Decisions about welcome credit are made one by one: each counts what the others gave.
 WELCOME_LOCK = 0x51C0_0001
@@ -174,7 +177,16 @@ def expire_credit(*, now: datetime) -> int:
     with role_scope("operator"):
         due = CreditLot.objects.filter(left_nanos__gt=0, expires_at__lte=now)
         for tenant_id in list(due.order_by("tenant_id").values_list("tenant_id", flat=True).distinct()):
-            gone += ledger.expire_lots(tenant_id=tenant_id) > 0
+            try:
+                gone += ledger.expire_lots(tenant_id=tenant_id) > 0
+            except DatabaseError as error:
+                if getattr(error.__cause__, "sqlstate", None) is None:
+                    raise
+                # One that cannot be done keeps nobody behind it.
+                logger.error(
+                    "quotas.credit.not_expired",
+                    extra={"organization": str(tenant_id), "reason": type(error.__cause__).__name__},
+                )
     return gone
 
 

@@ -244,7 +244,9 @@ BEGIN
         AND (u.request_id IS NULL OR (u.billed = v_billed AND v_delta = 0)) THEN 'ALREADY_DONE'
       WHEN v_delta > 0 AND r.admitted_at < v_now - make_interval(days => p_days) THEN 'TOO_OLD'
       WHEN r.is_unclear AND r.action <> 'HAND' THEN 'WAITING'
+      -- Nor do records that grow creep past the limit one by one.
       WHEN r.action = 'AUTO' AND (coalesce(r.cause = 'BY_HAND', false) OR abs(v_delta) > p_limit_nanos
+        OR abs(v_charged - coalesce(r.base_nanos, 0)) > p_limit_nanos
         OR (v_delta <> 0 AND v_today + abs(v_delta) > p_day_nanos)) THEN 'WAITING'
       ELSE 'CORRECTED' END;
     delta_nanos := CASE WHEN verdict = 'WAITING' AND r.is_unclear THEN NULL

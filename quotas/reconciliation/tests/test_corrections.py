@@ -11,6 +11,7 @@ from django.db import connections
 
 from portal.kit.clock import utc_now
 from portal.kit.ids import uuid7
+from quotas.admission import AdmissionRow
 from quotas.models import SuspenseItem
 from quotas.reconciliation import corrections, suspense
 from quotas.reconciliation.corrections import ByHand
@@ -29,7 +30,16 @@ from quotas.reconciliation.tests.said import (
     take,
 )
 from quotas.settlement import AttemptEnd
-from quotas.tests.doors import Connection, admitted, changed, only, settle, usage_of
+from quotas.tests.doors import (
+    Connection,
+    admitted,
+    changed,
+    checkpoint,
+    checkpoint_row,
+    only,
+    settle,
+    usage_of,
+)
 from tenants.models import User
 from tenants.operations import audit
 from tenants.scope import role_scope
@@ -215,6 +225,57 @@ def test_suspense_is_decided_once(feed: UUID, actor: audit.Actor) -> None:
     assert [states[one] for one in ids] == ["EXPLAINED", "WRITTEN_OFF"]
 
 
+def of_two_choices(
+    dataplane: Connection, tenant: TenantFixture, model: ModelFixture
+) -> tuple[AdmissionRow, UUID]:
+    """A call of two whole choices of 20 tokens each, and the second one's attempt."""
+    row = admitted(dataplane, admission_row(tenant, model, choices=2))
+    second = uuid7()
+    with connected("dataplane") as connection:
+        connection.execute(
+            "SELECT quotas_open_attempt(%s, %s, %s, 1, 1)", (second, row.request_id, model.deployment_id)
+        )
+    ends = [
+        AttemptEnd(id=one, outcome="COMPLETED", http_status=200, prompt_tokens=10, completion_tokens=20)
+        for one in (row.attempt_id, second)
+    ]
+    settlement = settlement_row(row, prompt_tokens=10, completion_tokens=40, cached_tokens=3)
+    only(settle(dataplane, changed(settlement, attempts=ends)))
+    return row, second
+
+
+def test_what_was_decided_about_one_choice_stands_whatever_comes_of_another(
+    dataplane: Connection, tenant: TenantFixture, model: ModelFixture, feed: UUID, actor: audit.Actor
+) -> None:
+    row, second = of_two_choices(dataplane, tenant, model)
+    take(feed, [Said(row.attempt_id, 10, 25), Said(second, 10, 23)])
+    post(CorrectionPolicy(limit_nanos=0, day_nanos=0, days=35))
+    ids = {one["attempt_id"]: one["id"] for one in rows_of("quotas_discrepancy", request_id=row.request_id)}
+    corrections.accept(discrepancy_id=ids[row.attempt_id], actor=actor, reason="for the test", now=utc_now())
+    corrections.approve(discrepancy_id=ids[second], actor=actor, reason="for the test", now=utc_now())
+    # Of the first choice's five more, nothing.
+    assert facts(row)[2] == 43
+    assert_books_hold()
+
+
+def test_a_lost_call_that_came_to_its_end_is_billed_whole_at_the_same_counts(
+    dataplane: Connection, tenant: TenantFixture
+) -> None:
+    """Its checkpoint was all of it; as a call that broke off only its input was billed."""
+    model = make_model(cancel_policy="INPUT")
+    enable(tenant, model)
+    row = admitted(dataplane, admission_row(tenant, model))
+    checkpoint(dataplane, checkpoint_row(row, 10, 20))
+    lost(dataplane, row)
+    assert usage_of(row)[-1]["billed"] == "INPUT"
+    take(make_feed(model.backend_id), [Said(row.attempt_id, 10, 20)])
+    post()
+    assert (usage_of(row)[-1]["billed"], usage_of(row)[-1]["waived_nanos"]) == ("DELIVERED", 0)
+    post()
+    assert len(usage_of(row)) == 2
+    assert_books_hold()
+
+
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
@@ -232,18 +293,7 @@ def test_several_choices(
     said: list[tuple[int, int] | None],
     expected: tuple[int, int] | None,
 ) -> None:
-    row = admitted(dataplane, admission_row(tenant, model, choices=2))
-    second = uuid7()
-    with connected("dataplane") as connection:
-        connection.execute(
-            "SELECT quotas_open_attempt(%s, %s, %s, 1, 1)", (second, row.request_id, model.deployment_id)
-        )
-    ends = [
-        AttemptEnd(id=one, outcome="COMPLETED", http_status=200, prompt_tokens=10, completion_tokens=20)
-        for one in (row.attempt_id, second)
-    ]
-    settlement = settlement_row(row, prompt_tokens=10, completion_tokens=40, cached_tokens=3)
-    only(settle(dataplane, changed(settlement, attempts=ends)))
+    row, second = of_two_choices(dataplane, tenant, model)
     take(
         feed,
         [

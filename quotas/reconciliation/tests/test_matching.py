@@ -12,6 +12,7 @@ from portal.kit.ids import uuid7
 from quotas.metering.queries import confirmed_requests
 from quotas.models import SuspenseItem
 from quotas.reconciliation.matching import open_gateway_only
+from quotas.reconciliation.policy import CorrectionPolicy
 from quotas.reconciliation.tests.said import (
     Said,
     assert_books_hold,
@@ -289,6 +290,18 @@ def test_absurd_parts_keep_nobody_from_being_corrected(
     assert facts(other)[2] == 19
     assert facts(row)[:3:2] == (row.prompt_bound_tokens, row.output_cap_tokens)
     assert_books_hold()
+
+
+def test_records_that_grow_do_not_creep_past_the_limit(
+    dataplane: Connection, tenant: TenantFixture, model: ModelFixture, feed: UUID
+) -> None:
+    policy = CorrectionPolicy(limit_nanos=3_000, day_nanos=10**15, days=35)
+    row = served(dataplane, tenant, model, 10, 20)
+    for completion, state in ((21, "CORRECTED"), (22, "WAITING")):
+        take(feed, [Said(row.attempt_id, 10, completion)])
+        post(policy)
+        assert discrepancies_of(row)["MISMATCHED"]["state"] == state
+    assert facts(row)[2] == 21
 
 
 def test_cached_tokens_count_behind_a_late_settlement_too(
