@@ -9,6 +9,7 @@ from django.db import DatabaseError, connections, transaction
 from django.db.models import Q
 
 from portal.kit.ids import PREFIXES, public_id
+from portal.kit.refusals import is_refusal
 from quotas import settlement
 from quotas.ledger import operations as ledger
 from quotas.models import CreditLot, WelcomeGrant, WelcomeState
@@ -180,7 +181,7 @@ def expire_credit(*, now: datetime) -> int:
             try:
                 gone += ledger.expire_lots(tenant_id=tenant_id) > 0
             except DatabaseError as error:
-                if getattr(error.__cause__, "sqlstate", None) is None:
+                if not is_refusal(error):
                     raise
                 # One that cannot be done keeps nobody behind it.
                 logger.error(

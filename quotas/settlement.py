@@ -20,6 +20,7 @@ from psycopg import AsyncConnection
 from psycopg.errors import LockNotAvailable
 
 from portal.kit.batching import BUSY, Busy
+from portal.kit.refusals import is_refusal
 from quotas.metering.facts import UsageFacts
 from quotas.models import Basis, UsageSource
 
@@ -237,7 +238,7 @@ def _sweep(cursor: CursorWrapper, expired: Sequence[tuple[UUID, UUID]], *, block
         cursor.execute(_SETTLE, (msgspec.json.encode(rows).decode(), block_ms))
     except DatabaseError as error:
         cause = error.__cause__
-        if getattr(cause, "sqlstate", None) is None:
+        if not is_refusal(error):
             raise
         is_one_tenant = expired[0][1] == expired[-1][1]
         if len(expired) > 1 and not (is_one_tenant and isinstance(cause, LockNotAvailable)):

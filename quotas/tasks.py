@@ -57,9 +57,7 @@ def sweep_expired_holds(**_: Any) -> None:
 
 @shared_task(queue="ledger", soft_time_limit=100, time_limit=120)  # type: ignore[untyped-decorator]
 def expire_credit(**_: Any) -> None:
-    with role_scope("operator"):
-        now = tenant_queries.database_time()
-    gone = operations.expire_credit(now=now)
+    gone = operations.expire_credit(now=_database_time())
     if gone:
         logger.info("quotas.credit.expired", extra={"organizations": gone})
 
@@ -111,8 +109,7 @@ def tail_feeds(**_: Any) -> None:
 @shared_task(queue="reconciliation", soft_time_limit=240, time_limit=270)  # type: ignore[untyped-decorator]
 def match_feeds(**_: Any) -> None:
     """What came early or was settled late is judged anew, and what is due is corrected."""
-    with role_scope("operator"):
-        now = tenant_queries.database_time()
+    now = _database_time()
     again = match_again(now=now, policy=correction_policy())
     report = post_due_corrections(now=now, limit=CORRECTIONS_A_RUN)
     if again or report.calls:

@@ -8,7 +8,7 @@ from models_catalog.catalog_file.fields import Fields
 from models_catalog.catalog_file.parse import Node
 from models_catalog.catalog_file.problems import Place
 from models_catalog.catalog_file.wanted import Reading, WantedFeed
-from models_catalog.models import UsageFeedFormat
+from models_catalog.models import UsageFeedFormat, feed_code
 from models_catalog.models.feeds import MAX_FEED_GRACE_S
 
 CODE: Final = r"[A-Za-z0-9_-]+"
@@ -43,7 +43,7 @@ def _read_feed(
     values: dict[str, object] = {"format": format}
     code = fields.text("code", high=64, pattern=CODE, form=CODE_FORM)
     if not fields.has("code") and backend is not None and format is not None:
-        code = f"{backend}-{format}"[:64]
+        code = feed_code(backend, format)
     if code in codes:
         fields.wrong("code", "is a feed of this file already")
     elif code is not None:

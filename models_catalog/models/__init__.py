@@ -11,7 +11,7 @@ from models_catalog.models.catalog import (
 )
 from models_catalog.models.costs import CapacityVersion, PoolCostVersion
 from models_catalog.models.curves import DeploymentCurve
-from models_catalog.models.feeds import MAX_FEED_GRACE_S, UsageFeed, UsageFeedFormat
+from models_catalog.models.feeds import MAX_FEED_GRACE_S, UsageFeed, UsageFeedFormat, feed_code
 from models_catalog.models.fleet import Deployment, Engine, FleetState, ServingBackend, ServingPool
 from models_catalog.models.prices import (
     PriceLine,
@@ -51,4 +51,5 @@ __all__ = [
     "TokenClass",
     "UsageFeed",
     "UsageFeedFormat",
+    "feed_code",
 ]

@@ -51,3 +51,8 @@ class UsageFeed(models.Model):
 
     def __str__(self) -> str:
         return self.code
+
+
+def feed_code(backend_code: str, format: str) -> str:
+    """What a feed is called that nobody named: one of each format and backend."""
+    return f"{backend_code}-{format}"[:64]

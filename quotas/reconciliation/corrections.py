@@ -18,6 +18,7 @@ import msgspec
 from django.db import DatabaseError, connections, transaction
 
 from portal.kit.ids import PREFIXES, public_id
+from portal.kit.refusals import is_refusal
 from quotas.models import (
     OPEN_DISCREPANCY_STATES,
     Discrepancy,
@@ -147,7 +148,7 @@ def post_due_corrections(
             try:
                 claims, batch = _post_batch(after, size, policy)
             except DatabaseError as error:
-                if getattr(error.__cause__, "sqlstate", None) is None:
+                if not is_refusal(error):
                     raise
                 # One that cannot be posted keeps nobody else from it.
                 logger.warning(
@@ -294,7 +295,7 @@ def _post_singly(after: UUID, size: int, policy: CorrectionPolicy) -> tuple[list
                 with transaction.atomic(using="dataplane"):
                     report += _post(claimed, policy)
             except DatabaseError as error:
-                if getattr(error.__cause__, "sqlstate", None) is None:
+                if not is_refusal(error):
                     raise
                 report += CorrectionReport(calls=1, left=1)
                 logger.error(
@@ -325,7 +326,7 @@ def _post(claims: Sequence[_Claim], policy: CorrectionPolicy) -> CorrectionRepor
             with transaction.atomic(using="dataplane"):
                 again = _correct(busy, policy, block_ms=BATCH_BLOCK_MS)
         except DatabaseError as error:
-            if getattr(error.__cause__, "sqlstate", None) is None:
+            if not is_refusal(error):
                 raise
             again = []
         answers = [answer for answer in answers if answer.verdict != "BUSY"] + again

@@ -10,6 +10,7 @@ from uuid import UUID
 from django.db import DatabaseError, connections, transaction
 
 from models_catalog.models import UsageFeed
+from portal.kit.refusals import is_refusal
 from quotas.reconciliation.policy import CorrectionPolicy
 from tenants.scope import role_scope, scope_alias
 
@@ -33,7 +34,7 @@ def match_again(*, now: datetime, policy: CorrectionPolicy) -> int:
             try:
                 again += _match_all_again(backend_id, since)
             except DatabaseError as error:
-                if getattr(error.__cause__, "sqlstate", None) is None:
+                if not is_refusal(error):
                     raise
                 # What one backend says keeps nobody else waiting.
                 logger.error(

@@ -73,8 +73,8 @@ def refresh() -> None:
 def _read() -> None:
     with role_scope("operator"):
         now = database_time()
-        summary = reconciliation_summary(now=now)
         feeds = watermarks(now=now)
+        summary = reconciliation_summary(now=now, marks=feeds)
     for gauge in (FEED_LAG, FEED_HOLDS_UP, TOKENS, MATCHED_SHARE, UNEXPLAINED, TOO_MUCH):
         gauge.clear()
     for feed in feeds:

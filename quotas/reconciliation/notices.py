@@ -20,6 +20,7 @@ from django.utils.translation import gettext_lazy
 
 from portal.kit.ids import PREFIXES, public_id
 from portal.kit.money import NANOS_PER_UNIT, format_nanos
+from portal.kit.refusals import is_refusal
 from quotas.limits.mails import send_to_readers
 from quotas.models import CorrectionCause
 from tenants.models import Tenant
@@ -77,7 +78,9 @@ def tell_corrections(*, now: datetime) -> int:
     for tenant_id, group in groupby(found, key=lambda one: one.tenant_id):
         try:
             told += _tell(tenant_id, list(group), now)
-        except DatabaseError:
+        except DatabaseError as error:
+            if not is_refusal(error):
+                raise
             # One organization's trouble is not the others'; the next run tries again.
             logger.exception("quotas.corrections.not_told", extra={"tenant_id": str(tenant_id)})
     return told

@@ -15,7 +15,7 @@ from uuid import UUID
 from django.db import connections
 
 from quotas.models import ControlWindow, WindowState
-from quotas.reconciliation.watermark import FeedWatermark, usage_read_to, watermarks
+from quotas.reconciliation.watermark import FeedWatermark, calls_read_to, watermarks
 from tenants.scope import scope_alias
 
 __all__ = [
@@ -194,11 +194,6 @@ class ReconciliationSummary:
     without any feed."""
 
     complete_to: datetime | None
-    counter_tokens: int
-    matched_tokens: int
-    explained_tokens: int
-    suspense_tokens: int
-    unexplained_tokens: int
     open_discrepancies: int
     waiting_approvals: int
     open_suspense_items: int
@@ -206,14 +201,6 @@ class ReconciliationSummary:
     quarantined_lines: int
     blocking_feeds: int
     backends: tuple[BackendTotals, ...]
-
-    @property
-    def matched_share(self) -> float:
-        return self.matched_tokens / self.counter_tokens if self.counter_tokens else 1.0
-
-    @property
-    def unexplained_share(self) -> float:
-        return self.unexplained_tokens / self.counter_tokens if self.counter_tokens else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,25 +241,20 @@ def backend_windows(*, backend_id: UUID, day: date) -> list[WindowRow]:
     return [_window(window) for window in windows]
 
 
-def reconciliation_summary(*, now: datetime) -> ReconciliationSummary:
-    """The last 24 hours of all backends, and whatever waits, however old."""
+def reconciliation_summary(*, now: datetime, marks: Sequence[FeedWatermark]) -> ReconciliationSummary:
+    """The last 24 hours of all backends, and whatever waits, however old. marks: of all feeds, now."""
     totals = backend_totals(since=now - timedelta(days=1), until=now)
     with connections[scope_alias()].cursor() as cursor:
         cursor.execute(_WAITING)
         discrepancies, approvals, lines, items, item_tokens = cursor.fetchone()
     return ReconciliationSummary(
-        complete_to=usage_read_to(now),
-        counter_tokens=sum(one.counter_tokens for one in totals),
-        matched_tokens=sum(one.matched_tokens for one in totals),
-        explained_tokens=sum(one.explained_tokens for one in totals),
-        suspense_tokens=sum(one.suspense_tokens for one in totals),
-        unexplained_tokens=sum(one.unexplained_tokens for one in totals),
+        complete_to=calls_read_to(marks),
         open_discrepancies=discrepancies,
         waiting_approvals=approvals,
         open_suspense_items=items,
         open_suspense_tokens=item_tokens,
         quarantined_lines=lines,
-        blocking_feeds=sum(1 for mark in watermarks(now=now) if mark.is_blocking),
+        blocking_feeds=sum(mark.is_blocking for mark in marks),
         backends=tuple(totals),
     )
 

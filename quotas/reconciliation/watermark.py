@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
 from django.db import connections
 
 from models_catalog.models import UsageFeed
-from portal.kit.ids import partition_bound
+from portal.kit.ids import partition_bound, uuid7_time
 from quotas.models import FeedState
 from quotas.reconciliation.windows.metered import CLOCK_MARGIN
 from quotas.reconciliation.windows.policy import WindowPolicy, window_policy
@@ -49,7 +49,6 @@ class FeedWatermark:
     backend_code: str
     format: str
     complete_to: datetime
-    heard_at: datetime | None
     lag_s: int
     error: str
     is_blocking: bool
@@ -78,9 +77,14 @@ def backends_read_to(marks: Iterable[FeedWatermark]) -> dict[UUID, datetime]:
 def usage_read_to(now: datetime) -> datetime | None:
     """Calls admitted before this moment have been told of by every feed; None when there is no feed. Counters
     correct nothing, so they hold nothing up."""
-    marks = [mark.read_to for mark in watermarks(now=now)]
+    return calls_read_to(watermarks(now=now))
+
+
+def calls_read_to(marks: Iterable[FeedWatermark]) -> datetime | None:
+    """The same, of the watermarks of all feeds."""
+    first = min((mark.read_to for mark in marks), default=None)
     # A feed tells of a call when it ends.
-    return min(marks) - window_policy().call_timeout if marks else None
+    return None if first is None else first - window_policy().call_timeout
 
 
 def _watermark(
@@ -88,7 +92,7 @@ def _watermark(
 ) -> FeedWatermark:
     grace = timedelta(seconds=feed.grace_s)
     heard_at = state.heard_at if state else None
-    complete_to = state.complete_to if state and state.complete_to else _made_at(feed.id)
+    complete_to = state.complete_to if state and state.complete_to else uuid7_time(feed.id)
     if not feed.folder:
         # What it did not tell of in time, and told of others since, it will not tell of any more.
         since = max(complete_to, heard_at - grace) if heard_at else complete_to
@@ -102,7 +106,6 @@ def _watermark(
         backend_code=feed.backend.code,
         format=feed.format,
         complete_to=complete_to,
-        heard_at=heard_at,
         lag_s=int((now - complete_to).total_seconds()),
         error=state.error if state else "",
         is_blocking=now - complete_to > BEHIND and not is_overdue,
@@ -125,8 +128,3 @@ def _told_to(feed: UsageFeed, since: datetime, now: datetime, policy: WindowPoli
         )
         row = cursor.fetchone()
     return row[0] if row else now
-
-
-def _made_at(feed_id: UUID) -> datetime:
-    """Ids hold the time at which they were made."""
-    return datetime.fromtimestamp((feed_id.int >> 80) / 1000, tz=UTC)

@@ -113,7 +113,7 @@ def _figures(now: datetime, days: int, measure: str) -> dict[str, Any]:
     feeds = watermarks(now=now)
     return {
         "rows": [_day_row(one) for one in found if one.day >= first],
-        "summary": reconciliation_summary(now=now),
+        "summary": reconciliation_summary(now=now, marks=feeds),
         "feeds": [
             (one, public_id(PREFIXES["feed"], one.feed_id), word_of(FEED_FORMATS, one.format))
             for one in feeds

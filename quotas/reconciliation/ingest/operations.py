@@ -8,7 +8,7 @@ from uuid import UUID
 from django.db import transaction
 
 from models_catalog.engines.feeds import FeedFormat
-from models_catalog.models import ServingBackend, UsageFeed
+from models_catalog.models import ServingBackend, UsageFeed, feed_code
 from portal.kit.ids import PREFIXES, public_id
 from portal.kit.secrets import SecretStore
 from quotas.models import FeedQuarantine, QuarantineState
@@ -47,7 +47,7 @@ def ensure_feed(*, backend_code: str, format: FeedFormat, code: str = "", actor:
 
     Runs in the operator's scope. Errors: BackendNotFound; UnknownFeed, when the code is another feed's.
     """
-    code = code or f"{backend_code}-{format.value}"[:64]
+    code = code or feed_code(backend_code, format.value)
     with transaction.atomic(using=scope_alias()):
         backend = ServingBackend.objects.filter(code=backend_code).first()
         if backend is None:

@@ -46,10 +46,6 @@ class FeedRow:
     def public_id(self) -> str:
         return public_id(PREFIXES["feed"], self.id)
 
-    @property
-    def is_pushed(self) -> bool:
-        return not self.folder
-
 
 @dataclass(frozen=True, slots=True)
 class FileRow:
