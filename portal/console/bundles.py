@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final
 
 from django import forms
@@ -47,9 +47,6 @@ class DaysForm(forms.Form):
     month = forms.RegexField(r"^[0-9]{4}-(0[1-9]|1[0-2])$", required=False)
     first = forms.DateField(required=False)
     last = forms.DateField(required=False)
-
-    def __init__(self, data: object) -> None:
-        super().__init__(data)  # type: ignore[arg-type]
 
     def period(self) -> tuple[datetime, datetime] | None:
         """Half-open; None where nothing whole was said."""
@@ -179,10 +176,8 @@ def _next_month(start: datetime) -> datetime:
     return (start + 32 * DAY).replace(day=1)
 
 
-def _midnight(day: object) -> datetime:
-    at = day if isinstance(day, datetime) else None
-    date = at.astimezone(UTC).date() if at else day
-    return datetime.combine(date, time(), tzinfo=UTC)  # type: ignore[arg-type]
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time(), tzinfo=UTC)
 
 
 def _file_name(row: BundleRow) -> str:

@@ -142,7 +142,8 @@ def _finish(facts: Facts) -> Finish:
     if facts.is_error:
         return Finish.ERROR
     cap = told.get(_CAP)
-    return Finish.LENGTH if cap is not None and cap == told.get(_COMPLETION) else Finish.STOP
+    generated = told.get(_COMPLETION, told.get(_COMPLETION_LATER))
+    return Finish.LENGTH if cap is not None and cap == generated else Finish.STOP
 
 
 def _protobuf_spans(body: bytes) -> list[ProtoSpan]:

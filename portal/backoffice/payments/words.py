@@ -105,10 +105,15 @@ def word_of(words: Mapping[Any, Any], value: str) -> str:
     return str(words.get(value, value))
 
 
+def badge_of(words: Mapping[Any, tuple[str, Any]], value: str) -> tuple[str, str]:
+    """The tone and the word, as word_of."""
+    tone, word = words.get(value, ("quiet", value))
+    return tone, str(word)
+
+
 def dispute_status(status: str) -> tuple[str, str]:
     """The tone and the word; Stripe may say what nobody has a word for."""
-    tone, word = DISPUTE_STATUSES.get(status, ("quiet", status))
-    return tone, str(word)
+    return badge_of(DISPUTE_STATUSES, status)
 
 
 def choices(words: Mapping[Any, Any]) -> list[tuple[str, Any]]:

@@ -11,10 +11,12 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django_htmx.http import reswap, retarget
 
-from models_catalog.models import UsageFeedFormat
+from models_catalog.engines.feeds import GENERIC_FORMATS, FeedFormat
 from portal.backoffice.pages import operator_actor, operator_page, show_dialog
 from portal.backoffice.payments.filters import choice
-from portal.backoffice.reconciliation.words import FEED_FORMATS, LINE_STATES, badge_of, choices, word_of
+from portal.backoffice.payments.words import badge_of, choices, word_of
+from portal.backoffice.reconciliation.filters import ALL
+from portal.backoffice.reconciliation.words import FEED_FORMATS, LINE_STATES
 from portal.backoffice.tenants.forms import ReasonForm
 from portal.kit.clock import utc_now
 from portal.kit.ids import PREFIXES, public_id
@@ -34,8 +36,6 @@ from quotas.reconciliation.review.feeds import (
 
 PAGE_ROWS: Final = 50
 FORM_METHODS: Final = ("GET", "HEAD", "POST")
-ALL: Final = "all"
-_PUSHED: Final = frozenset({UsageFeedFormat.CLOUDEVENTS, UsageFeedFormat.NDJSON, UsageFeedFormat.CSV})
 
 
 @operator_page()
@@ -70,9 +70,9 @@ def feed(request: HttpRequest, feed: str) -> HttpResponse:
 
 def _push_url(row: FeedRow) -> str:
     """Where the backend sends it; empty for a feed that only a file can bring."""
-    if row.format == UsageFeedFormat.VLLM_OTLP:
+    if row.format == FeedFormat.VLLM_OTLP:
         path = reverse("ingest:otlp-traces")
-    elif row.format in _PUSHED:
+    elif row.format in GENERIC_FORMATS:
         path = reverse(f"ingest:{row.format}", args=[row.code])
     else:
         return ""

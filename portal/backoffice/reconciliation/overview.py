@@ -16,12 +16,12 @@ from django.utils.translation import gettext_lazy
 from models_catalog.fleet.queries import find_backend
 from portal.backoffice.pages import operator_page
 from portal.backoffice.payments.filters import day_of
+from portal.backoffice.payments.words import badge_of, word_of
 from portal.backoffice.reconciliation.words import (
     DISCREPANCY_KINDS,
     FEED_FORMATS,
+    WINDOW_CAUSES,
     WINDOW_STATES,
-    badge_of,
-    word_of,
 )
 from portal.kit.clock import utc_now
 from portal.kit.ids import PREFIXES, public_id
@@ -225,30 +225,8 @@ def _shown_window(row: WindowRow) -> ShownWindow:
         row,
         *badge_of(WINDOW_STATES, row.state),
         causes=tuple(
-            (cause_name(one.kind), one.attempts, one.prompt_tokens, one.completion_tokens)
+            (word_of(WINDOW_CAUSES, one.kind), one.attempts, one.prompt_tokens, one.completion_tokens)
             for one in row.causes
         ),
         suspense_tokens=abs(row.suspense_prompt_tokens) + abs(row.suspense_completion_tokens),
     )
-
-
-def cause_name(kind: str) -> str:
-    """What a cause of a difference is called; those of windows and those of the counters' page."""
-    return word_of(WINDOW_CAUSES, kind)
-
-
-WINDOW_CAUSES: Final = {
-    "IN_FLIGHT": gettext_lazy("In flight"),
-    "ACROSS_START": gettext_lazy("Across the start"),
-    "CLIENT_GONE": gettext_lazy("Client left"),
-    "CUT": gettext_lazy("Cut"),
-    "TIMEOUT": gettext_lazy("Too slow"),
-    "FAILED": gettext_lazy("Broken off"),
-    "LOST": gettext_lazy("Lost"),
-    "NO_FINAL_USAGE": gettext_lazy("No final usage"),
-    "CACHED_UNKNOWN": gettext_lazy("Cached unknown"),
-    "GATEWAY_ONLY": gettext_lazy("No record came"),
-    "MISMATCHED": gettext_lazy("Counts differ"),
-    "SURPLUS": gettext_lazy("Went on after the client"),
-    "FOREIGN": gettext_lazy("Of no attempt of ours"),
-}

@@ -10,6 +10,7 @@ from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpRespons
 from django.utils.translation import gettext as _
 
 from portal.backoffice.pages import operator_page
+from portal.backoffice.payments.words import badge_of, choices, word_of
 from portal.backoffice.reconciliation.filters import (
     ALL,
     DISCREPANCY_NAMES,
@@ -25,9 +26,6 @@ from portal.backoffice.reconciliation.words import (
     FINISHES,
     VERDICTS,
     WINDOW_STATES,
-    badge_of,
-    choices,
-    word_of,
 )
 from portal.kit.clock import utc_now
 from portal.kit.ids import PREFIXES, public_id

@@ -10,14 +10,9 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from portal.backoffice.pages import operator_actor, operator_page, show_dialog
+from portal.backoffice.payments.words import badge_of, choices, word_of
 from portal.backoffice.reconciliation.filters import ALL, SUSPENSE_NAMES, given, suspense_filter
-from portal.backoffice.reconciliation.words import (
-    SUSPENSE_KINDS,
-    SUSPENSE_STATES,
-    badge_of,
-    choices,
-    word_of,
-)
+from portal.backoffice.reconciliation.words import SUSPENSE_KINDS, SUSPENSE_STATES
 from portal.backoffice.tenants.forms import ReasonForm
 from portal.kit.clock import utc_now
 from portal.kit.ids import PREFIXES, public_id

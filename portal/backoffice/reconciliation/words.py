@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from django.utils.translation import gettext_lazy, pgettext_lazy
 
@@ -19,6 +18,7 @@ from quotas.models import (
     SuspenseState,
     WindowState,
 )
+from quotas.reconciliation.windows.metered import What
 
 DISCREPANCY_KINDS: Final = {
     DiscrepancyKind.MISMATCHED: gettext_lazy("Counts differ"),
@@ -100,20 +100,17 @@ CAUSES: Final = {
     CorrectionCause.SETTLEMENT_LOST: gettext_lazy("Settlement lost"),
     CorrectionCause.BY_HAND: gettext_lazy("By hand"),
 }
-
-
-def word_of(words: Mapping[Any, Any], value: str) -> str:
-    """The word for it; what nobody has a word for stays as it is spelled."""
-    word = words.get(value, value)
-    return str(word[1] if isinstance(word, tuple) else word)
-
-
-def badge_of(words: Mapping[Any, tuple[str, Any]], value: str) -> tuple[str, str]:
-    """The tone and the word."""
-    tone, word = words.get(value, ("quiet", value))
-    return tone, str(word)
-
-
-def choices(words: Mapping[Any, Any]) -> list[tuple[str, Any]]:
-    """For a filter: each value with its word."""
-    return [(str(value), word[1] if isinstance(word, tuple) else word) for value, word in words.items()]
+# What is matched needs no cause, and what reached no backend was counted by none.
+WINDOW_CAUSES: Final = {
+    What.IN_FLIGHT: gettext_lazy("In flight"),
+    What.CLIENT_GONE: gettext_lazy("Client left"),
+    What.CUT: gettext_lazy("Cut"),
+    What.TIMEOUT: gettext_lazy("Too slow"),
+    What.FAILED: gettext_lazy("Broken off"),
+    What.LOST: gettext_lazy("Lost"),
+    What.NO_FINAL_USAGE: gettext_lazy("No final usage"),
+    What.CACHED_UNKNOWN: gettext_lazy("Cached unknown"),
+    What.GATEWAY_ONLY: gettext_lazy("No record came"),
+    What.MISMATCHED: gettext_lazy("Counts differ"),
+    What.FOREIGN_RECORD: gettext_lazy("Of no attempt of ours"),
+}

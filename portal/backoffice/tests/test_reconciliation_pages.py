@@ -11,9 +11,11 @@ import pytest
 from django.test import Client
 
 from models_catalog.models import ServingBackend, UsageFeed
+from portal.backoffice.reconciliation.words import WINDOW_CAUSES
 from portal.backoffice.tests.people import make_operator, sign_in
 from portal.kit.ids import PREFIXES, public_id
 from quotas.models import DiscrepancyState, FeedQuarantine, QuarantineState, SuspenseItem, SuspenseState
+from quotas.reconciliation.windows.metered import What
 from tenants.models import AuditEvent
 from tenants.scope import role_scope
 from tests.database import rows_of
@@ -305,3 +307,7 @@ def test_all_of_it_is_for_operators_only(stage: Stage) -> None:
     client = signed_in(owner)
     for address in ("", "discrepancies/", "suspense/", "feeds/"):
         assert client.get(HERE + address).status_code in (302, 403, 404)
+
+
+def test_every_cause_of_a_window_has_a_word() -> None:
+    assert set(WINDOW_CAUSES) == set(What) - {What.MATCHED, What.NOTHING}

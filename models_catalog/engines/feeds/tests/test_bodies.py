@@ -99,6 +99,18 @@ def test_how_a_span_ended(more: dict[str, Any], finish: Finish) -> None:
     assert entry.finish is finish
 
 
+def test_a_span_with_the_later_names() -> None:
+    later = {
+        "gen_ai.request.id": USED["gen_ai.request.id"],
+        "gen_ai.usage.input_tokens": {"intValue": "18"},
+        "gen_ai.usage.output_tokens": {"intValue": "16"},
+        "gen_ai.request.max_tokens": {"intValue": "16"},
+    }
+    entry = read_span(span(later))
+    assert isinstance(entry, FeedEntry)
+    assert (entry.prompt_tokens, entry.completion_tokens, entry.finish) == (18, 16, Finish.LENGTH)
+
+
 def test_a_failed_span() -> None:
     entry = read_span(span(USED, status={"code": 2}))
     assert isinstance(entry, FeedEntry)
